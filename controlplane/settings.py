@@ -1,0 +1,184 @@
+"""All settings, from the environment with working defaults: no environment at all gives SQLite under ./var."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from environs import Env
+
+from controlplane.kernel.secretfile import read_or_create
+
+env = Env()
+BASE_DIR = Path(__file__).resolve().parent.parent
+DATA_DIR = Path(env.str("DATA_DIR", str(BASE_DIR / "var"))).resolve()
+
+DATA_DIR.mkdir(parents=True, exist_ok=True)
+
+# -- safety ------------------------------------------------------------------------------------
+DEBUG = env.bool("DEBUG", False)
+SECRET_KEY = env.str("SECRET_KEY", "") or read_or_create(DATA_DIR / "secrets" / "secret_key")
+ALLOWED_HOSTS = env.list("ALLOWED_HOSTS", ["127.0.0.1", "localhost", "[::1]", "testserver"])
+PUBLIC_URL = env.str("PUBLIC_URL", f"http://127.0.0.1:{env.str('PORT', '8000')}")
+CSRF_TRUSTED_ORIGINS = env.list("CSRF_TRUSTED_ORIGINS", [PUBLIC_URL])
+SECURE_CONTENT_TYPE_NOSNIFF = True
+SECURE_REFERRER_POLICY = "same-origin"
+X_FRAME_OPTIONS = "DENY"
+SESSION_COOKIE_HTTPONLY = True
+SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = PUBLIC_URL.startswith("https://")
+SESSION_COOKIE_SAMESITE = "Lax"
+
+# -- what is installed ---------------------------------------------------------------------------
+INSTALLED_APPS = [
+    "unfold",
+    "controlplane",
+    "controlplane.kernel",
+    "builds",
+    "billing",
+    "fleet",
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "django.contrib.staticfiles",
+    "django.contrib.humanize",
+    "rest_framework",
+    "drf_spectacular",
+    "drf_spectacular_sidecar",
+    "django_filters",
+    "django_q",
+]
+MIDDLEWARE = [
+    "controlplane.kernel.requests.RequestLog",
+    "django.middleware.security.SecurityMiddleware",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "controlplane.kernel.requests.ContentPolicy",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+]
+ROOT_URLCONF = "controlplane.urls"
+WSGI_APPLICATION = "controlplane.wsgi.application"
+APPEND_SLASH = True
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.debug",
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ]
+        },
+    }
+]
+AUTH_PASSWORD_VALIDATORS = [{"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator"}]
+LOGIN_URL = "/ops/login/"
+LOGIN_REDIRECT_URL = "/ops/"
+LOGOUT_REDIRECT_URL = "/ops/login/"
+
+# -- database ------------------------------------------------------------------------------------
+DATABASES = {"default": env.dj_db_url("DATABASE_URL", f"sqlite:///{DATA_DIR / 'comfyplane.sqlite3'}", conn_max_age=600)}
+if DATABASES["default"]["ENGINE"].endswith("sqlite3"):
+    DATABASES["default"]["OPTIONS"] = {
+        "transaction_mode": "IMMEDIATE",
+        "timeout": 20,
+        "init_command": "PRAGMA journal_mode=WAL;PRAGMA synchronous=NORMAL;PRAGMA busy_timeout=20000;PRAGMA foreign_keys=ON;",
+    }
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+
+# -- time and language -----------------------------------------------------------------------------
+USE_TZ = True
+TIME_ZONE = "UTC"
+LANGUAGE_CODE = "en"
+USE_I18N = False
+
+# -- files -----------------------------------------------------------------------------------------
+STATIC_URL = "/static/"
+STATIC_ROOT = DATA_DIR / "static"
+WHITENOISE_USE_FINDERS = True
+BLOB_BUCKET = env.str("BLOB_BUCKET", "")
+STORAGES = {
+    "default": (
+        {"BACKEND": "storages.backends.s3.S3Storage", "OPTIONS": {"bucket_name": BLOB_BUCKET, "endpoint_url": env.str("BLOB_ENDPOINT", None)}}
+        if BLOB_BUCKET
+        else {"BACKEND": "django.core.files.storage.FileSystemStorage", "OPTIONS": {"location": str(DATA_DIR / "blobs")}}
+    ),
+    "staticfiles": {"BACKEND": "whitenoise.storage.CompressedStaticFilesStorage"},
+}
+DATA_UPLOAD_MAX_MEMORY_SIZE = env.int("MAX_BODY_BYTES", 8_000_000)
+FILE_UPLOAD_MAX_MEMORY_SIZE = 1_000_000
+DATA_UPLOAD_MAX_NUMBER_FIELDS = 200
+DATA_UPLOAD_MAX_NUMBER_FILES = 32
+MAX_FILE_BYTES = env.int("MAX_FILE_BYTES", 64_000_000)
+MAX_IMAGE_PIXELS = env.int("MAX_IMAGE_PIXELS", 64_000_000)
+MAX_OUTPUT_BYTES = env.int("MAX_OUTPUT_BYTES", 512_000_000)
+
+# -- the API -----------------------------------------------------------------------------------------
+REST_FRAMEWORK = {
+    "DEFAULT_AUTHENTICATION_CLASSES": ["billing.authentication.KeyAuthentication"],
+    "DEFAULT_PERMISSION_CLASSES": ["billing.authentication.HasScope"],
+    "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
+    "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.JSONParser"],
+    "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
+    "EXCEPTION_HANDLER": "controlplane.kernel.envelope.exception_handler",
+    "UNAUTHENTICATED_USER": None,
+    "URL_FORMAT_OVERRIDE": None,
+}
+SPECTACULAR_SETTINGS = {
+    "TITLE": "Comfyplane API",
+    "DESCRIPTION": "Run ComfyUI workflows as metered APIs.",
+    "VERSION": "1.0.0",
+    "OAS_VERSION": "3.1.0",
+    "SERVE_INCLUDE_SCHEMA": False,
+    "SWAGGER_UI_DIST": "SIDECAR",
+    "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
+    "REDOC_DIST": "SIDECAR",
+    "SCHEMA_PATH_PREFIX": r"/v1",
+    "PREPROCESSING_HOOKS": ["controlplane.api.schema.only_v1"],
+    "COMPONENT_SPLIT_REQUEST": True,
+    "SERVE_AUTHENTICATION": [],
+    "SERVE_PERMISSIONS": [],
+}
+
+# -- workers -----------------------------------------------------------------------------------------
+WORKER = {
+    "HEARTBEAT_S": env.float("WORKER_HEARTBEAT_S", 2.0),
+    "LEASE_S": env.float("WORKER_LEASE_S", 15.0),
+    "POLL_WAIT_S": env.float("WORKER_POLL_WAIT_S", 20.0),
+    "SILENCE_EXIT_S": env.float("WORKER_SILENCE_EXIT_S", 60.0),
+    "START_S": env.float("WORKER_START_S", 120.0),
+}
+AGENT_URL = env.str("AGENT_URL", PUBLIC_URL)
+
+# -- webhooks ----------------------------------------------------------------------------------------
+WEBHOOK_ALLOW_NETWORKS = env.list("WEBHOOK_ALLOW_NETWORKS", [])  # e.g. 127.0.0.0/8 in tests; private ranges are refused otherwise
+WEBHOOK_TIMEOUT_S = env.float("WEBHOOK_TIMEOUT_S", 10.0)
+
+# -- housekeeping (never dispatch): see docs/processes.md ------------------------------------------------
+Q_CLUSTER = {
+    "name": "comfyplane",
+    "orm": "default",
+    "workers": 1,
+    "queue_limit": 1,
+    "bulk": 1,
+    "timeout": 300,
+    "retry": 1200,
+    "save_limit": 0,
+    "ack_failures": True,
+    "max_attempts": 3,
+    "poll": 2.0,
+    "catch_up": False,
+}
+
+# -- logs --------------------------------------------------------------------------------------------
+LOGGING_CONFIG = "controlplane.kernel.logs.configure"
+LOGGING = {"level": env.str("LOG_LEVEL", "INFO"), "json": env.bool("LOG_JSON", True)}
+
+# -- admin -------------------------------------------------------------------------------------------
+UNFOLD = {"SITE_TITLE": "Comfyplane", "SITE_HEADER": "Comfyplane", "SITE_URL": "/ops/", "SHOW_VIEW_ON_SITE": False}

@@ -1,0 +1,8 @@
+"""What runs: pools and their workers, jobs with attempts and outputs, and the numbers kept of them."""
+
+from fleet.models.capacity import Pool, ScalingDecision, Worker
+from fleet.models.files import CustomerFile
+from fleet.models.job import Attempt, FairShare, Job, Output
+from fleet.models.rollup import MinuteRollup
+
+__all__ = ["Attempt", "CustomerFile", "FairShare", "Job", "MinuteRollup", "Output", "Pool", "ScalingDecision", "Worker"]
