@@ -93,25 +93,6 @@ class Account(models.Model):
         return str(self.customer_id)
 
 
-class Reservation(models.Model):
-    """Money and one place of concurrency held for a job from admission to its end."""
-
-    job_id = models.UUIDField(primary_key=True)
-    customer = models.ForeignKey(Customer, on_delete=models.PROTECT, related_name="reservations", db_index=False)
-    plan_revision = models.ForeignKey(PlanRevision, on_delete=models.PROTECT, db_index=False)
-    amount_microusd = models.BigIntegerField()
-    period = models.CharField(max_length=7)
-    created_at = models.DateTimeField()
-    released_at = models.DateTimeField(null=True)
-
-    class Meta:
-        constraints = [models.CheckConstraint(condition=Q(amount_microusd__gte=0), name="reservation_not_negative")]
-        indexes = [models.Index(fields=["customer"], condition=Q(released_at__isnull=True), name="reservation_open")]
-
-    def __str__(self) -> str:
-        return str(self.job_id)
-
-
 class ApiKey(models.Model):
     """A customer's key: looked up by prefix, compared by SHA-256, shown once."""
 

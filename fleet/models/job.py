@@ -5,7 +5,7 @@ from __future__ import annotations
 from django.db import models
 from django.db.models import Q
 
-from billing.models import ApiKey, Customer
+from billing.models import ApiKey, Customer, PlanRevision
 from builds.models import Version, Workflow
 from controlplane.kernel.ids import uuid7
 from controlplane.kernel.models import Blob
@@ -44,6 +44,7 @@ class Job(models.Model):
     id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
     customer = models.ForeignKey(Customer, on_delete=models.PROTECT, related_name="jobs", db_index=False)
     api_key = models.ForeignKey(ApiKey, null=True, on_delete=models.PROTECT, related_name="+", db_index=False)
+    plan_revision = models.ForeignKey(PlanRevision, on_delete=models.PROTECT, related_name="+", db_index=False, help_text="Prices agreed at admission")
     workflow = models.ForeignKey(Workflow, on_delete=models.PROTECT, related_name="jobs", db_index=False)
     version = models.ForeignKey(Version, on_delete=models.PROTECT, related_name="jobs", db_index=False)
     pool = models.ForeignKey(Pool, on_delete=models.PROTECT, related_name="jobs", db_index=False)
