@@ -1,0 +1,107 @@
+"""Where tests live: a directory of their own that ends with them, a key of their own, and no way to the network.
+
+pytest-django loads the settings before any conftest, so what they took from the environment is
+pointed here as well; processes that a test starts inherit the environment.
+"""
+
+from __future__ import annotations
+
+import atexit
+import ipaddress
+import os
+import shutil
+import socket
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.conf import settings
+from django.db.backends.sqlite3.operations import DatabaseOperations
+
+DATA_DIR = Path(tempfile.mkdtemp(prefix="comfyplane-tests-"))
+atexit.register(shutil.rmtree, DATA_DIR, ignore_errors=True)
+os.environ["DATA_DIR"] = str(DATA_DIR)
+os.environ.setdefault("SECRET_KEY", "a key for tests, long enough to derive from and never used elsewhere")
+
+
+def _settle() -> None:
+    settings.DATA_DIR = DATA_DIR
+    settings.SECRET_KEY = os.environ["SECRET_KEY"]
+    settings.STATIC_ROOT = DATA_DIR / "static"
+    settings.STATIC_ROOT.mkdir()
+    settings.STORAGES = {
+        **settings.STORAGES,
+        "default": {"BACKEND": "django.core.files.storage.FileSystemStorage", "OPTIONS": {"location": str(DATA_DIR / "blobs")}},
+    }
+    settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
+    database = settings.DATABASES["default"]
+    if database["ENGINE"].endswith("sqlite3"):
+        # A file, not memory: threads then have connections of their own and meet the same locks as in production.
+        database.setdefault("TEST", {})["NAME"] = str(DATA_DIR / "tests.sqlite3")
+
+
+_settle()
+
+_sql_flush = DatabaseOperations.sql_flush
+
+
+def _flush_around_triggers(self: Any, style: Any, tables: Any, **options: Any) -> list[str]:
+    """Transactional tests empty tables with DELETE, which append-only tables refuse: take their triggers away meanwhile."""
+    with self.connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT name, sql FROM sqlite_master WHERE type = 'trigger' AND (name LIKE '%\\_no\\_update' ESCAPE '\\' OR name LIKE '%\\_no\\_delete' ESCAPE '\\')"
+        )
+        triggers = [(name, sql) for name, sql in cursor.fetchall() if name.endswith(("_no_update", "_no_delete"))]
+    return [
+        *(f"DROP TRIGGER {self.quote_name(name)}" for name, _ in triggers),
+        *_sql_flush(self, style, tables, **options),
+        *(sql for _, sql in triggers),
+    ]
+
+
+DatabaseOperations.sql_flush = _flush_around_triggers
+
+
+class NetworkIsBlockedInTests(OSError):
+    """A test tried to reach beyond this machine."""
+
+
+def _is_here(host: object) -> bool:
+    if host in (None, "", b"", "localhost", b"localhost", socket.gethostname()):
+        return True
+    text = host.decode("ascii", "replace") if isinstance(host, bytes) else str(host)
+    try:
+        address = ipaddress.ip_address(text.partition("%")[0])
+    except ValueError:
+        return False
+    return address.is_loopback or address.is_unspecified
+
+
+def _guarded(connect: Callable[..., Any]) -> Callable[..., Any]:
+    def guard(self: socket.socket, address: Any) -> Any:
+        if self.family in (socket.AF_INET, socket.AF_INET6) and not _is_here(address[0]):
+            raise NetworkIsBlockedInTests(f"tests may not connect to {address!r}")
+        return connect(self, address)
+
+    return guard
+
+
+def _guarded_getaddrinfo(host: Any, *args: Any, **kwargs: Any) -> Any:
+    literal = isinstance(host, str) and all(part in "0123456789abcdefABCDEF.:%" for part in host)
+    if not (_is_here(host) or literal):
+        raise NetworkIsBlockedInTests(f"tests may not look up {host!r}")
+    return _getaddrinfo(host, *args, **kwargs)
+
+
+_getaddrinfo = socket.getaddrinfo
+socket.socket.connect = _guarded(socket.socket.connect)  # type: ignore[method-assign]
+socket.socket.connect_ex = _guarded(socket.socket.connect_ex)  # type: ignore[method-assign]
+socket.getaddrinfo = _guarded_getaddrinfo
+
+
+@pytest.fixture(scope="session")
+def data_dir() -> Path:
+    """The directory of this test run."""
+    return DATA_DIR

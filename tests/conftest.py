@@ -1,0 +1,13 @@
+"""What every room's tests may ask for."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import pytest
+
+
+@pytest.fixture
+def now() -> datetime:
+    """One fixed moment, aware, on a whole minute: a Monday at noon."""
+    return datetime(2026, 3, 2, 12, 0, tzinfo=UTC)
