@@ -50,9 +50,7 @@ _sql_flush = DatabaseOperations.sql_flush
 def _flush_around_triggers(self: Any, style: Any, tables: Any, **options: Any) -> list[str]:
     """Transactional tests empty tables with DELETE, which append-only tables refuse: take their triggers away meanwhile."""
     with self.connection.cursor() as cursor:
-        cursor.execute(
-            "SELECT name, sql FROM sqlite_master WHERE type = 'trigger' AND (name LIKE '%\\_no\\_update' ESCAPE '\\' OR name LIKE '%\\_no\\_delete' ESCAPE '\\')"
-        )
+        cursor.execute("SELECT name, sql FROM sqlite_master WHERE type = 'trigger'")
         triggers = [(name, sql) for name, sql in cursor.fetchall() if name.endswith(("_no_update", "_no_delete"))]
     return [
         *(f"DROP TRIGGER {self.quote_name(name)}" for name, _ in triggers),
