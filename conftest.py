@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 from django.conf import settings
-from django.db.backends.sqlite3.operations import DatabaseOperations
+from django.db.backends.sqlite3.base import DatabaseOperations
 
 DATA_DIR = Path(tempfile.mkdtemp(prefix="comfyplane-tests-"))
 atexit.register(shutil.rmtree, DATA_DIR, ignore_errors=True)
