@@ -44,13 +44,13 @@ def measure(data: bytes, media_type: str) -> dict[str, Any]:
             found.update(decodes=True, blank=not text.strip())
     except MemoryError:
         found["decodes"] = None
-    except Exception as error:  # noqa: BLE001 - decoders raise anything on hostile bytes
+    except Exception as error:
         found.update(decodes=False, reason=f"{type(error).__name__}: {error}"[:200])
     return found
 
 
 def _image(data: bytes) -> dict[str, Any]:
-    from PIL import Image  # noqa: PLC0415 - start-up time counts
+    from PIL import Image
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -76,8 +76,8 @@ def _image(data: bytes) -> dict[str, Any]:
 
 
 def _looks(image: Any) -> dict[str, Any]:
-    import imagehash  # noqa: PLC0415
-    import numpy as np  # noqa: PLC0415
+    import imagehash
+    import numpy as np
 
     blank = all(low == high for low, high in _extrema(image))
     shown = image
@@ -103,8 +103,8 @@ def _extrema(image: Any) -> list[tuple[float, float]]:
 
 
 def _audio(data: bytes) -> dict[str, Any]:
-    import numpy as np  # noqa: PLC0415
-    import soundfile  # noqa: PLC0415
+    import numpy as np
+    import soundfile
 
     with soundfile.SoundFile(io.BytesIO(data)) as sound:
         facts: dict[str, Any] = {"frames": sound.frames, "duration_s": round(sound.frames / sound.samplerate, 3)}
@@ -159,7 +159,7 @@ def _boxes(data: bytes, start: int, end: int) -> list[tuple[bytes, tuple[int, in
 
 def _tensors(data: bytes) -> dict[str, Any]:
     """A latent or another safetensors file: whether its numbers are numbers, and not all the same."""
-    import numpy as np  # noqa: PLC0415
+    import numpy as np
 
     size = int.from_bytes(data[:8], "little")
     header = json.loads(data[8 : 8 + size])

@@ -1,0 +1,73 @@
+"""What this worker is: hardware, software, node classes. Told once at registration."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import platform
+import shutil
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from fleet.agent.drive import Classes
+
+MIB = 1024**2
+
+
+async def gpu() -> tuple[str, int]:
+    """Name and memory of the first GPU by nvidia-smi; ("cpu", 0) without one."""
+    binary = shutil.which("nvidia-smi")
+    if binary is None:
+        return "cpu", 0
+    process = await asyncio.create_subprocess_exec(
+        binary, "--query-gpu=name,memory.total", "--format=csv,noheader,nounits",
+        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL,
+    )
+    try:
+        out, _ = await asyncio.wait_for(process.communicate(), 10)
+    except TimeoutError:
+        process.kill()
+        return "cpu", 0
+    return parse_gpu(out.decode("utf-8", "replace"))
+
+
+def parse_gpu(text: str) -> tuple[str, int]:
+    name, _, memory = (text.strip().splitlines() or [""])[0].rpartition(",")
+    return (name.strip(), int(memory) * MIB) if name and memory.strip().isdigit() else ("cpu", 0)
+
+
+def packages() -> dict[str, str]:
+    found = {str(d.name).lower(): d.version for d in metadata.distributions() if d.name}
+    return dict(sorted(found.items()))
+
+
+def describe(
+    *, engine_kind: str, stats: Mapping[str, Any], object_info: Mapping[str, Any], gpu_found: tuple[str, int], installed: Mapping[str, str], work_dir: Path,
+) -> dict[str, Any]:
+    """The fingerprint of the worker protocol."""
+    system = stats.get("system") or {}
+    classes = sorted(object_info)
+    name, vram = gpu_found
+    device = (stats.get("devices") or [{}])[0]
+    if vram == 0 and device.get("type") not in (None, "cpu"):
+        name, vram = str(device.get("name", "gpu")), int(device.get("vram_total") or 0)
+    # The server names itself, also when it runs behind COMFYUI_URL.
+    embedded = engine_kind == "embedded" or ("engine" in system and system["engine"] == "embedded")
+    return {
+        "gpu": name, "vram_bytes": vram, "ram_bytes": psutil.virtual_memory().total, "disk_free_bytes": shutil.disk_usage(work_dir).free,
+        "comfyui_version": str(system.get("comfyui_version", "")), "engine": "embedded" if embedded else "comfyui",
+        "python": platform.python_version(), "packages": dict(installed), "node_classes": classes,
+        "node_classes_sha256": hashlib.sha256("\n".join(classes).encode()).hexdigest(),
+    }
+
+
+def classes(object_info: Mapping[str, Any]) -> Classes:
+    """Which classes are outputs, and which call a service outside."""
+    def having(flag: str) -> frozenset[str]:
+        return frozenset(name for name, info in object_info.items() if isinstance(info, dict) and info.get(flag))
+
+    return Classes(outputs=having("output_node"), external=having("api_node"))

@@ -1,0 +1,142 @@
+"""Keeps one engine ready: up, warm, and up again after a crash; gives up after five crashes in a row."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+from fleet.agent import backoff, fingerprint, warmup
+from fleet.agent.comfy import Comfy, EngineUnreachable
+from fleet.agent.config import EngineChoice, Patience
+from fleet.agent.drive import Classes
+from fleet.agent.events import EventSocket, SpareSockets
+from fleet.agent.logs import Log
+from fleet.agent.process import Engine, EngineFailed
+
+log = Log(__name__)
+
+MAX_CRASHES = 5
+
+
+class Hopeless(Exception):
+    """The engine crashed too often."""
+
+
+class Keeper:
+    """The engine with its client, its spare socket and what it knows. `ready` means a warm-up passed."""
+
+    def __init__(self, choice: EngineChoice, work_dir: Path, patience: Patience) -> None:
+        self.engine = Engine(choice, work_dir)
+        self.object_info: dict[str, Any] = {}
+        self.stats: dict[str, Any] = {}
+        self.classes = Classes()
+        self.ready = False
+        self.crashes = 0
+        self._patience = patience
+        self._comfy: Comfy | None = None
+        self._spares: SpareSockets | None = None
+        self._waits = backoff.delays(first_s=0.5, cap_s=30.0)
+
+    @property
+    def comfy(self) -> Comfy:
+        assert self._comfy is not None, "the engine was never started"
+        return self._comfy
+
+    def socket(self) -> EventSocket:
+        """An open socket nobody used; the next one is opened at once."""
+        assert self._spares is not None
+        taken = self._spares.take()
+        self._spares.prepare()
+        return taken
+
+    async def start(self) -> None:
+        """Bring the server up and ask what it is. Raises Hopeless after repeated failures."""
+        while True:
+            try:
+                await self.engine.start()
+                await self._connect()
+                return
+            except (EngineFailed, EngineUnreachable) as error:
+                await self.failed(f"start: {error}")
+
+    async def make_ready(self) -> None:
+        """Start what is dead, warm what is cold. Returns with `ready` or raises Hopeless."""
+        while not self.ready:
+            if self.engine.died.is_set() or self._comfy is None:
+                await self.failed(self.engine.death or "not running")
+                await self.start()
+            socket = self.socket()
+            watched = asyncio.create_task(warmup.warm_up(self.comfy, socket, self.object_info, self._patience))
+            died = asyncio.create_task(self.engine.died.wait())
+            try:
+                await asyncio.wait({watched, died}, return_when=asyncio.FIRST_COMPLETED)
+                if self.engine.died.is_set():
+                    continue
+                reason = await watched
+            finally:
+                watched.cancel()
+                died.cancel()
+                await asyncio.gather(watched, died, return_exceptions=True)
+                await socket.close()
+            if reason is None:
+                self.ready = True
+                log.info("engine ready", node_classes=len(self.object_info))
+            else:
+                await self.failed(f"warm-up: {reason}")
+                if self.engine.owned:
+                    await self.engine.kill()
+                    await self.start()
+
+    def proved(self) -> None:
+        """A job went through: earlier crashes no longer count."""
+        self.crashes = 0
+        self._waits = backoff.delays(first_s=0.5, cap_s=30.0)
+
+    def doubt(self) -> None:
+        """Something broke: warm up again before the next job."""
+        self.ready = False
+
+    async def restart(self, reason: str) -> None:
+        """Replace an engine that does not obey or cannot be trusted. Only waits when it is not ours."""
+        self.ready = False
+        log.warning("restarting engine", reason=reason, owned=self.engine.owned)
+        if self.engine.owned:
+            await self.engine.kill()
+            await self.failed(reason)
+            await self.start()
+
+    async def settle(self) -> bool:
+        """Whether an engine that is not ours has come to rest."""
+        try:
+            return await self.comfy.idle()
+        except EngineUnreachable:
+            return False
+
+    async def close(self) -> None:
+        await self._disconnect()
+        await self.engine.stop()
+
+    async def failed(self, reason: str) -> None:
+        """Count a crash and wait a little; raises Hopeless at the fifth in a row."""
+        self.ready = False
+        self.crashes += 1
+        log.error("engine failed", reason=reason, crashes=self.crashes, tail=self.engine.tail[-5:])
+        if self.crashes >= MAX_CRASHES:
+            raise Hopeless(reason)
+        await asyncio.sleep(next(self._waits))
+
+    async def _connect(self) -> None:
+        await self._disconnect()
+        self._comfy = Comfy(self.engine.url)
+        self.stats, self.object_info = await asyncio.gather(self._comfy.system_stats(), self._comfy.object_info())
+        self.classes = fingerprint.classes(self.object_info)
+        self._spares = SpareSockets(self._comfy.socket_url)
+        self._spares.prepare()
+
+    async def _disconnect(self) -> None:
+        if self._spares is not None:
+            await self._spares.close()
+        if self._comfy is not None:
+            await self._comfy.close()
+        self._comfy = self._spares = None

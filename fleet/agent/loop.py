@@ -1,0 +1,399 @@
+"""The agent's life: register, become ready, claim, run, report, drain, leave."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shutil
+import signal
+import socket as sockets
+import time
+from collections.abc import Coroutine, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fleet.agent import VERSION, backoff, classify, fingerprint, inputs, preflight
+from fleet.agent.comfy import EngineUnreachable
+from fleet.agent.config import Settings
+from fleet.agent.control import ControlPlane, Refused, Retired, Stale, Unavailable, patiently
+from fleet.agent.keeper import Hopeless, Keeper
+from fleet.agent.logs import Log, about
+from fleet.agent.pulse import Pulse
+from fleet.agent.run import JobRun, Report
+
+log = Log(__name__)
+
+PROTOCOL = 1
+WARM_KEYS = 8
+SHORT_WAIT_S = 2.0
+VRAM_EVERY_S = 5.0
+REGISTER_PATIENCE_S = 60.0
+
+
+@dataclass(frozen=True)
+class Leaving:
+    """Why the agent goes, and its exit code. `tell` is False when nobody listens."""
+
+    reason: str
+    message: str
+    code: int = 0
+    tell: bool = True
+
+
+class Agent:
+    """One worker. `run` returns the process's exit code."""
+
+    def __init__(self, settings: Settings, work_dir: Path) -> None:
+        self.settings, self.work_dir = settings, work_dir
+        self.keeper = Keeper(settings.engine, work_dir, settings.patience)
+        self.control = ControlPlane(settings.control_url)
+        self.current: JobRun | None = None
+        self.leaving: Leaving | None = None
+        self.draining = False
+        self.warm: list[str] = []
+        self.short: list[str] = []
+        self._renewed_at = 0.0
+        self._lease_s = 15.0
+        self._poll_wait_s = 20.0
+        self._pulse: Pulse | None = None
+        self._wake = asyncio.Event()
+        self._vram: tuple[int, int] = (0, 0)
+        self._background: set[asyncio.Task[None]] = set()
+        self.keeper.engine.on_death = self._engine_died
+
+    async def run(self) -> int:
+        self._listen_to_signals()
+        beating: asyncio.Task[None] | None = None
+        try:
+            if await self._start():
+                beating = asyncio.create_task(self._beat(), name="heartbeat")
+                await self._work()
+        except Hopeless as error:
+            self.leaving = Leaving("crash", f"The engine crashed {self.keeper.crashes} times in a row: {error}", 4)
+        except Retired:
+            self._retired()
+        finally:
+            await self._goodbye(beating)
+        assert self.leaving is not None
+        log.info("left", reason=self.leaving.reason, code=self.leaving.code)
+        return self.leaving.code
+
+    # Start
+
+    async def _start(self) -> bool:
+        """Engine up and worker registered; False when told to leave meanwhile."""
+        measured = asyncio.gather(fingerprint.gpu(), asyncio.to_thread(fingerprint.packages))
+        if not await self._unless_woken(self.keeper.start()):
+            measured.cancel()
+            return False
+        gpu, installed = await measured
+        return await self._unless_woken(self._register(gpu, installed)) and self.leaving is None
+
+    async def _register(self, gpu: tuple[str, int], installed: Mapping[str, str]) -> None:
+        body = {
+            "protocol": PROTOCOL, "agent_version": VERSION, "instance": self.settings.instance, "name": self.settings.name,
+            "pid": os.getpid(), "host": sockets.gethostname(),
+            "fingerprint": fingerprint.describe(
+                engine_kind=self.settings.engine.kind, stats=self.keeper.stats, object_info=self.keeper.object_info,
+                gpu_found=gpu, installed=installed, work_dir=self.work_dir,
+            ),
+        }
+        give_up = time.monotonic() + REGISTER_PATIENCE_S
+        try:
+            answer = await patiently(
+                lambda: self.control.register(self.settings.pool_token, body), until=lambda: time.monotonic() < give_up, what="register",
+            )
+        except (Retired, Refused, Stale) as error:
+            self.leaving = Leaving("stopped", f"Registration was refused: {error}", 2, tell=False)
+            return
+        except Unavailable as error:
+            self.leaving = Leaving("silence", f"The control plane cannot be reached: {error}", 3, tell=False)
+            return
+        self._lease_s, self._poll_wait_s = float(answer.get("lease_s", 15)), float(answer.get("poll_wait_s", 20))
+        self._pulse = Pulse(
+            self.control, heartbeat_s=float(answer.get("heartbeat_s", 2)), silence_s=float(answer.get("silence_exit_s", 60)),
+            state=self._state, on_answer=self._answered, on_retired=self._retired, on_silence=self._silent,
+        )
+        log.info("registered", worker=answer.get("worker"))
+
+    # Work
+
+    async def _work(self) -> None:
+        waits = backoff.delays()
+        while self.leaving is None:
+            if self.draining:
+                self.leaving = Leaving("drained", "All work is done.")
+                return
+            if not self.keeper.ready:
+                self.warm.clear()
+                await self._unless_woken(self.keeper.make_ready())
+                continue
+            if not self._has_room():
+                await self._nap(SHORT_WAIT_S)
+                continue
+            try:
+                assignments = await self._claim()
+            except (Unavailable, Refused, Stale) as error:
+                log.warning("claim failed", error=str(error))
+                await self._nap(next(waits))
+                continue
+            waits = backoff.delays()
+            for assignment in assignments:
+                with about(job=assignment.get("job"), attempt=assignment.get("attempt"), request_id=assignment.get("request_id")):
+                    await self._run_job(assignment)
+
+    async def _claim(self) -> list[dict[str, Any]]:
+        """Jobs of one long poll; none when something else needs attention."""
+        answer: dict[str, Any] = {}
+
+        async def ask() -> None:
+            nonlocal answer
+            answer = await self.control.claim(wait_s=self._poll_wait_s, warm=self.warm)
+
+        if not await self._unless_woken(ask()):
+            return []
+        if answer.get("drain"):
+            self._drain("the control plane asked")
+        return list(answer.get("jobs") or [])
+
+    async def _run_job(self, assignment: Mapping[str, Any]) -> None:
+        socket = self.keeper.socket()
+        run = JobRun(
+            assignment, self.keeper.comfy, self.control, self.settings.patience, self.keeper.classes, self.settings.max_input_bytes,
+            on_progress=self._moved,
+        )
+        self.current, self._renewed_at = run, time.monotonic()
+        log.info("claimed", workflow=assignment.get("workflow"), nodes=len(assignment.get("graph") or {}), files=len(assignment.get("files") or []))
+        if self.keeper.engine.died.is_set():
+            run.engine_died(self.keeper.engine.death)
+        try:
+            report = await self._executed(run, socket)
+            if report is not None:
+                await self._complete(run, report)
+        except Retired:
+            self._retired()
+            return
+        finally:
+            self.current = None
+            await socket.close()
+        if report is not None:
+            await self._aftermath(run, report)
+
+    async def _executed(self, run: JobRun, socket: Any) -> Report | None:
+        try:
+            return await run.execute(socket)
+        except Stale:
+            log.warning("attempt is stale, dropped")
+            return None
+        except (Retired, asyncio.CancelledError):
+            raise
+        except Exception as error:  # a bug here must cost one attempt, not the worker
+            log.error("agent failed", exc_info=True)
+            return run.failed(classify.platform("agent_error", f"The worker agent failed: {type(error).__name__}: {error}"))
+
+    async def _complete(self, run: JobRun, report: Report) -> None:
+        """Report the end once; the lease is long gone when this gives up."""
+        if report.body is None:
+            log.info("job dropped", reason=run.stop_reason)
+            return
+        if report.body["outcome"] == "succeeded":
+            self._remember(run.assignment.get("warm_key"))
+        patience_s = max(2 * self._lease_s, 30.0)
+        body = {**report.body, "warm": list(self.warm)}
+        for _ in range(2):
+            current = body
+            try:
+                answer = await patiently(
+                    lambda sent=current: self.control.complete(run.job, run.attempt, sent),
+                    until=lambda: time.monotonic() - self._renewed_at < patience_s, what="complete",
+                )
+            except Stale:
+                log.warning("attempt is stale, completion dropped")
+                return
+            except Unavailable as error:
+                log.error("completion given up", error=str(error))
+                return
+            except Refused as error:
+                log.error("completion refused", error=str(error))
+                missing = error.code == "output_missing"
+                failure = classify.output_not_stored("of the job", str(error)) if missing else classify.platform("report_refused", str(error))
+                body = {**(run.failed(failure).body or {}), "warm": list(self.warm)}
+                continue
+            log.info("completed", outcome=body["outcome"], code=report.code, duplicate=bool(answer.get("duplicate")), **run.timings.body())
+            return
+
+    async def _aftermath(self, run: JobRun, report: Report) -> None:
+        """Leave the engine as the next job needs it."""
+        keeper = self.keeper
+        if keeper.engine.died.is_set() or report.code == "engine_crashed":
+            keeper.doubt()
+            return
+        if report.stuck or report.restart_engine:
+            if keeper.engine.owned:
+                if self.leaving is None and not self.draining:
+                    await keeper.restart(report.code or "did not obey an interrupt")
+            else:
+                while self.leaving is None and not self.draining and not await keeper.settle():
+                    await self._nap(1.0)
+                keeper.doubt()
+            return
+        keeper.proved()
+        if report.free_memory:
+            self.warm.clear()
+            with contextlib.suppress(EngineUnreachable):
+                await keeper.comfy.free()
+        task = asyncio.create_task(self._tidy(run, report))
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+
+    async def _tidy(self, run: JobRun, report: Report) -> None:
+        """Remove what only this job needed: customers' files do not stay, and disks do not fill."""
+        with contextlib.suppress(EngineUnreachable):
+            if report.prompt_id:
+                await self.keeper.comfy.forget(report.prompt_id)
+        output_dir = self.keeper.engine.output_dir
+        if output_dir is None:
+            return
+        # Only the folder with the attempt's own prefix: a cached name of another node may be asked for again.
+        await asyncio.to_thread(shutil.rmtree, output_dir / report.unique, ignore_errors=True)
+        for file in run.assignment.get("files") or []:
+            with contextlib.suppress(ValueError, OSError):
+                folder, name = inputs.safe_name(str(file["name"]))
+                (self.work_dir / "input" / folder / name).unlink()
+
+    # What others tell us
+
+    def _listen_to_signals(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):
+                loop.add_signal_handler(number, self.signalled)
+
+    def signalled(self) -> None:
+        """First signal: finish the job, then leave. Second: leave now."""
+        if not self.draining:
+            self._drain("signal")
+        elif self.current is not None:
+            self.current.stop("sigterm")
+        if self._pulse is None:
+            self.leaving = Leaving("stopped", "Stopped before registration.", tell=False)
+
+    def _drain(self, why: str) -> None:
+        if not self.draining:
+            log.info("draining", why=why)
+            self.draining = True
+            self._wake.set()
+            self._moved()
+
+    def _answered(self, answer: Mapping[str, Any]) -> None:
+        if answer.get("drain"):
+            self._drain("the control plane asked")
+        run = self.current
+        for row in answer.get("jobs") or []:
+            if run is None or row.get("job") != run.job or row.get("attempt") != run.attempt:
+                continue
+            if row.get("verdict") == "ok":
+                self._renewed_at = time.monotonic()
+            elif row.get("verdict") in ("cancel", "lost"):
+                run.stop(row["verdict"])
+
+    def _retired(self) -> None:
+        self._leave(Leaving("stopped", "The control plane retired this worker.", 0, tell=False), "retired")
+
+    def _silent(self, silent_s: float) -> None:
+        self._leave(Leaving("silence", f"No answer from the control plane for {silent_s:.0f} s.", 3), "silence")
+
+    def _leave(self, leaving: Leaving, stop_reason: str) -> None:
+        self.leaving = self.leaving or leaving
+        if self.current is not None:
+            self.current.stop(stop_reason)
+        self._wake.set()
+
+    def _engine_died(self, message: str) -> None:
+        self.keeper.doubt()
+        if self.current is not None:
+            self.current.engine_died(message)
+        else:
+            self._wake.set()
+
+    # State
+
+    def _state(self) -> dict[str, Any]:
+        run = self.current
+        state = "draining" if self.draining else "busy" if run else "idle" if self.keeper.ready else "starting"
+        usage = preflight.usage(self.work_dir, self._vram)
+        return {"state": state, "jobs": [run.heartbeat()] if run else [], "usage": usage.body(self.short)}
+
+    def _has_room(self) -> bool:
+        usage = preflight.usage(self.work_dir)
+        short = preflight.shortages(usage, min_free_disk_bytes=self.settings.min_free_disk_bytes, min_free_ram_bytes=self.settings.min_free_ram_bytes)
+        if short != self.short:
+            free = {"disk_free_bytes": usage.disk_free_bytes, "ram_free_bytes": usage.ram_free_bytes}
+            log.warning("short of resources" if short else "room again", short=short, **free)
+            self.short = short
+            self._moved()
+        return not short
+
+    def _remember(self, warm_key: Any) -> None:
+        if isinstance(warm_key, str) and warm_key:
+            self.warm = [warm_key, *(k for k in self.warm if k != warm_key)][:WARM_KEYS]
+
+    def _moved(self) -> None:
+        if self._pulse is not None:
+            self._pulse.move()
+
+    # Waiting
+
+    async def _beat(self) -> None:
+        assert self._pulse is not None
+        watching = asyncio.create_task(self._watch_vram())
+        try:
+            await self._pulse.beat()
+        finally:
+            watching.cancel()
+
+    async def _watch_vram(self) -> None:
+        while preflight.vram_of(self.keeper.stats) != (0, 0):
+            with contextlib.suppress(EngineUnreachable, AssertionError):
+                self._vram = preflight.vram_of(await self.keeper.comfy.system_stats())
+            await asyncio.sleep(VRAM_EVERY_S)
+
+    async def _unless_woken(self, work: Coroutine[Any, Any, None]) -> bool:
+        """Do it, unless a drain, a leave or a crash comes first; tell whether it was done."""
+        self._wake.clear()
+        if self.leaving is not None or self.draining:
+            work.close()
+            return False
+        task, woken = asyncio.create_task(work), asyncio.create_task(self._wake.wait())
+        try:
+            await asyncio.wait({task, woken}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            woken.cancel()
+            if not task.done():
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
+        if task.cancelled():
+            return False
+        await task
+        return True
+
+    async def _nap(self, wait_s: float) -> None:
+        await self._unless_woken(asyncio.sleep(wait_s))
+
+    async def _goodbye(self, beating: asyncio.Task[None] | None) -> None:
+        if self.leaving is None:
+            self.leaving = Leaving("crash", "The agent failed.", 1)
+        if beating is not None:
+            beating.cancel()
+            await asyncio.gather(beating, return_exceptions=True)
+        if self._background:
+            await asyncio.wait(self._background, timeout=2.0)
+        if self.leaving.tell and self._pulse is not None:
+            try:
+                await self.control.leave(self.leaving.reason, self.leaving.message)
+            except (Unavailable, Retired, Refused, Stale) as error:
+                log.warning("leave not heard", error=str(error))
+        await self.keeper.close()
+        await self.control.close()
