@@ -8,7 +8,7 @@ from decimal import Decimal
 from controlplane.kernel import money
 
 # Failures that are not the customer's doing are metered and costed, but priced at zero.
-FREE_CLASSES = frozenset({"platform", "capacity", "quality", "external", "workflow", "customer_cancel"})
+FREE_CLASSES = frozenset({"platform", "capacity", "quality", "external", "workflow"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,12 +38,12 @@ def quote(terms: Terms, *, expected_s: float, margin: float = 1.5) -> int:
 def settle(terms: Terms, *, outcome: str, failure_class: str, gpu_seconds: float, quote_microusd: int) -> list[Line]:
     """The ledger lines of a finished job; their sum never passes the quote.
 
-    A succeeded job pays per job and per GPU-second. A job that failed on the customer's own input pays only the
-    seconds it used. Every other end is metered at a price of zero, so that unreliability shows as quantity.
+    A succeeded job pays per job and per GPU-second. A job the customer canceled, or that failed on the customer's own
+    input, pays only the seconds it used. Every other end is metered at a price of zero, so that unreliability shows as quantity.
     """
     seconds = Decimal(str(round(max(gpu_seconds, 0.0), 6)))
     per_job = terms.per_job if outcome == "succeeded" else Decimal(0)
-    charged = outcome == "succeeded" or outcome == "failed" and failure_class not in FREE_CLASSES
+    charged = outcome == "succeeded" or outcome in ("failed", "canceled") and failure_class not in FREE_CLASSES
     per_second = terms.per_gpu_second if charged else Decimal(0)
     job = min(money.amount(1, per_job), quote_microusd)
     gpu = min(money.amount(seconds, per_second), quote_microusd - job)

@@ -47,9 +47,8 @@ class Failure:
         }
 
 
-def platform(code: str, message: str, suggestion: str = "", **details: Any) -> Failure:
-    hint = suggestion or "The job is tried again on another worker; nothing is charged for this attempt."
-    return Failure(code, message, "platform", hint, details)
+def platform(code: str, message: str, **details: Any) -> Failure:
+    return Failure(code, message, "platform", "The job is tried again on another worker; nothing is charged for this attempt.", details)
 
 
 def is_out_of_memory(exception_type: str, message: str) -> bool:
@@ -131,7 +130,7 @@ def execution_error(
 
 def interrupted(data: Mapping[str, Any] | None = None) -> Failure:
     """An interrupt that the agent did not send."""
-    return platform("run_interrupted", "ComfyUI was told to interrupt the job by somebody else.", **{"node": str((data or {}).get("node_id", ""))})
+    return platform("run_interrupted", "ComfyUI was told to interrupt the job by somebody else.", node=str((data or {}).get("node_id", "")))
 
 
 def engine_crashed(message: str, **details: Any) -> Failure:
@@ -139,7 +138,7 @@ def engine_crashed(message: str, **details: Any) -> Failure:
 
 
 def engine_stalled(stall_s: float, node: str | None) -> Failure:
-    return platform("engine_stalled", f"ComfyUI showed no sign of life for {stall_s:g} s.", **{"node": node, "stall_s": stall_s})
+    return platform("engine_stalled", f"ComfyUI showed no sign of life for {stall_s:g} s.", node=node, stall_s=stall_s)
 
 
 def run_timeout(timeout_s: float, node: str | None) -> Failure:
@@ -162,7 +161,7 @@ def no_outputs(reported: bool) -> Failure:
 
 
 def output_not_stored(name: str, reason: str) -> Failure:
-    return platform("output_not_stored", f"The output {name} could not be stored: {reason}", **{"output": name})
+    return platform("output_not_stored", f"The output {name} could not be stored: {reason}", output=name)
 
 
 def output_too_large(name: str, limit_bytes: int) -> Failure:

@@ -28,6 +28,8 @@ log = Log(__name__)
 STREAMING_CLASS = "SaveImageWebsocket"  # its images come only through the socket, as binary frames
 SOCKET_WAIT_S = 3.0
 LATE_HISTORY_S = 3.0
+HASTY = ("sigterm", "silence", "retired")  # the agent goes anyway, so it does not wait long for the engine
+HASTY_GRACE_S = 2.0
 
 
 @dataclass(frozen=True)
@@ -160,7 +162,7 @@ class Drive:
                 return self._done(failure=classify.engine_crashed(self._died))
             now = time.monotonic()
             await self._bounds(now)
-            if self._interrupted_at is not None and now - self._interrupted_at > self._patience.interrupt_grace_s:
+            if self._interrupted_at is not None and now - self._interrupted_at > self._grace_s:
                 return self._done(stuck=True)
             if now >= self._next_poll:
                 conclusion = await self._poll()
@@ -185,8 +187,12 @@ class Drive:
         if self._order.deadline_in_s is not None:
             at.append(self._accepted_at + self._order.deadline_in_s)
         if self._interrupted_at is not None:
-            at = [self._next_poll, self._interrupted_at + self._patience.interrupt_grace_s]
+            at = [self._next_poll, self._interrupted_at + self._grace_s]
         return max(min(at) - now, 0.0)
+
+    @property
+    def _grace_s(self) -> float:
+        return min(self._patience.interrupt_grace_s, HASTY_GRACE_S) if self._stop in HASTY else self._patience.interrupt_grace_s
 
     async def _bounds(self, now: float) -> None:
         """Find out whether it is time to interrupt, and do it once."""

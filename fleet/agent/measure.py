@@ -143,7 +143,7 @@ def _iso_video(data: bytes) -> dict[str, Any]:
 
 
 def _boxes(data: bytes, start: int, end: int) -> list[tuple[bytes, tuple[int, int]]]:
-    found = []
+    found: list[tuple[bytes, tuple[int, int]]] = []
     while start + 8 <= end and len(found) < 10_000:
         size, head = int.from_bytes(data[start : start + 4], "big"), 8
         if size == 1:

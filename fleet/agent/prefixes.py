@@ -22,7 +22,10 @@ def make_unique(graph: Mapping[str, Any], unique: str) -> dict[str, Any]:
     result: dict[str, Any] = {}
     for node_id, node in graph.items():
         inputs = node.get("inputs") if isinstance(node, dict) else None
-        prefix = inputs.get("filename_prefix") if isinstance(inputs, dict) else None
+        if not isinstance(inputs, dict):
+            result[node_id] = node
+            continue
+        prefix = inputs.get("filename_prefix")
         # A prefix that leaves the output directory is refused by ComfyUI; a folder in front would hide that.
         if not isinstance(prefix, str) or prefix.startswith(("/", "\\")) or ".." in prefix:
             result[node_id] = node

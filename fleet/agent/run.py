@@ -158,6 +158,8 @@ class JobRun:
             self.timings.upload_s = time.monotonic() - began
             return self._failed(error.failure)
         self.timings.upload_s = time.monotonic() - began
+        if self.stop_reason == "cancel" or self.stop_reason in SILENT_STOPS:
+            return self._stopped(self.stop_reason)
         self.progress = 1.0
         return Report(self._body("succeeded", None, rows))
 

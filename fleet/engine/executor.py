@@ -73,7 +73,12 @@ class _Execution:
         self.engine.memory.held_bytes = self.cache.nbytes
         cached = [node_id for node_id in prompt if self.cache.get(node_id)]
         self._note("execution_cached", {"nodes": cached})
-        plan = Plan(prompt, self.item.outputs, is_terminal=lambda node_id: self._class(node_id).terminal, is_cached=lambda node_id: node_id in cached)
+        plan = Plan(
+            {node_id: self._sources(node_id) for node_id in prompt},
+            self.item.outputs,
+            is_terminal=lambda node_id: self._class(node_id).terminal,
+            is_cached=lambda node_id: node_id in cached,
+        )
         while plan:
             node_id = plan.pick()
             if not self._node(node_id):
@@ -122,12 +127,18 @@ class _Execution:
             self._send("executed", {"node": node_id, "display_node": node_id, "output": entry.ui, "prompt_id": self.item.prompt_id})
         self._send("progress_state", self.progress.finish(node_id))
 
-    def _inputs(self, node_id: str) -> dict[str, Any]:
+    def _given(self, node_id: str) -> dict[str, Any]:
+        """The inputs the class knows; others in the prompt are ignored."""
         known = self._class(node_id)
+        given = self.item.prompt[node_id].get("inputs", {})
+        return {name: value for name, value in given.items() if known.input(name.partition(".")[0])}
+
+    def _sources(self, node_id: str) -> list[str]:
+        return [value[0] for value in self._given(node_id).values() if is_link(value)]
+
+    def _inputs(self, node_id: str) -> dict[str, Any]:
         inputs: dict[str, Any] = {}
-        for name, value in self.item.prompt[node_id]["inputs"].items():
-            if known.input(name) is None and known.input(name.partition(".")[0]) is None:
-                continue
+        for name, value in self._given(node_id).items():
             if is_link(value):
                 source = self.cache.get(value[0])
                 if source is None:
@@ -198,11 +209,10 @@ class _Execution:
         self.engine.hub.send(event, data, self.item.client_id)
 
     def _stamp(self, node_id: str) -> Any:
-        node = self.item.prompt[node_id]
         known = self._class(node_id)
         if known.stamp is None:
             return None
-        given = {name: value for name, value in node["inputs"].items() if known.input(name) and not is_link(value)}
+        given = {name: value for name, value in self._given(node_id).items() if not is_link(value)}
         try:
             return known.stamp(self.engine.directories, **given)
         except Exception:

@@ -7,7 +7,7 @@ node; else the one noticed first while walking back from the outputs.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 
@@ -15,17 +15,15 @@ def is_link(value: Any) -> bool:
     return isinstance(value, list) and len(value) == 2 and isinstance(value[0], str) and isinstance(value[1], int | float)
 
 
-def sources(node: Mapping[str, Any]) -> list[str]:
-    """The nodes this one takes inputs from, in the order of its inputs."""
-    return [value[0] for value in node["inputs"].values() if is_link(value)]
-
-
 class Plan:
-    """The nodes still to run and what each waits for."""
+    """The nodes still to run and what each waits for.
+
+    `sources` holds, for every node, the nodes it takes inputs from, in input order.
+    """
 
     def __init__(
         self,
-        prompt: Mapping[str, Any],
+        sources: Mapping[str, Sequence[str]],
         outputs: Iterable[str],
         *,
         is_terminal: Callable[[str], bool],
@@ -34,20 +32,20 @@ class Plan:
         self._is_terminal = is_terminal
         self.waiting: dict[str, set[str]] = {}
         for output in outputs:
-            self._add(prompt, output, is_cached)
+            self._add(sources, output, is_cached)
         # node -> the nodes that wait for it, kept after it ran because only ready nodes are asked.
         self._feeds: dict[str, list[str]] = {}
         for node_id, needed in self.waiting.items():
             for source in needed:
                 self._feeds.setdefault(source, []).append(node_id)
 
-    def _add(self, prompt: Mapping[str, Any], output: str, is_cached: Callable[[str], bool]) -> None:
+    def _add(self, sources: Mapping[str, Sequence[str]], output: str, is_cached: Callable[[str], bool]) -> None:
         stack = [output]
         while stack:
             node_id = stack.pop()
             if node_id in self.waiting:
                 continue
-            needed = [source for source in sources(prompt[node_id]) if not is_cached(source)]
+            needed = [source for source in sources[node_id] if not is_cached(source)]
             self.waiting[node_id] = set(needed)
             stack += needed
 

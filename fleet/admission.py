@@ -1,0 +1,252 @@
+"""Let a job in: one short transaction that validates nothing twice and promises nothing it cannot hold.
+
+In order: inputs against the version's schema, priority and deadline against the plan, idempotency, result cache,
+money and concurrency under the account's row, a place in the fair order. Every refusal has its own code and
+leaves nothing behind.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import secrets
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from django.db import IntegrityError, connection, transaction
+
+from billing import pricing, quotas
+from billing.models import ApiKey, Customer, PlanRevision
+from builds import inputs as input_rules
+from builds import versions
+from builds.models import Channel, Version, Workflow
+from controlplane.kernel import outbound
+from controlplane.kernel.errors import Conflict, Forbidden, Gone, Invalid, NotFound, Unavailable, WorkflowError
+from controlplane.kernel.ids import uuid7
+from fleet import estimates, fairness, input_files, wake
+from fleet.models import Job, Output, Pool
+from fleet.queue.transitions import Ending, finish
+
+PRIORITIES = {"high": 0, "normal": 1, "low": 2}
+MAX_METADATA_BYTES = 8_192
+MAX_DEADLINE_S = 7 * 86_400
+MAX_QUEUE = 100_000
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """The job, whether it is an earlier one replayed, and where the account now stands."""
+
+    job: Job
+    replayed: bool
+    standing: quotas.Standing | None = None
+
+
+def submit(
+    *,
+    customer: Customer,
+    api_key: ApiKey | None,
+    workflow: Workflow,
+    version: Version | None = None,
+    inputs: dict[str, Any],
+    priority: str = "normal",
+    deadline_s: float | None = None,
+    metadata: dict[str, Any] | None = None,
+    webhook_url: str = "",
+    idempotency_key: str = "",
+    body_sha256: str = "",
+    source: str = "api",
+    request_id: str = "",
+    now: datetime,
+) -> Admitted:
+    """Admit a job of `workflow` for `customer`, or replay the one its idempotency key made. Raises a WorkflowError otherwise."""
+    plan = customer.plan_revision
+    chosen = version or live_version(workflow)
+    if idempotency_key:
+        earlier = _replayed(customer.id, idempotency_key, body_sha256)
+        if earlier is not None:
+            return Admitted(earlier, replayed=True)
+    values = _complete_inputs(chosen, input_files.keep_inline(chosen, inputs, customer=customer, now=now))
+    input_files.check_owned(chosen, values, customer_id=customer.id)
+    rank = _rank(priority, plan)
+    deadline_at = _deadline(deadline_s, now)
+    _check_metadata(metadata)
+    if webhook_url:
+        outbound.check_url(webhook_url)
+    pool = _pool(workflow)
+    expected = estimates.of_version(chosen.id, now=now)
+    quote = pricing.quote(pricing.Terms(plan.price_per_job_microusd, plan.price_per_gpu_second_microusd), expected_s=expected.p95_s)
+    result_key = _result_key(chosen, values) if workflow.result_cache_s else ""
+    job = Job(
+        id=uuid7(),
+        customer=customer,
+        api_key=api_key,
+        plan_revision=plan,
+        workflow=workflow,
+        version=chosen,
+        pool=pool,
+        source=source,
+        request_id=request_id[:64],
+        priority=rank,
+        fair_tag=0,
+        warm_key=chosen.warm_key,
+        inputs=values,
+        metadata=metadata or {},
+        webhook_url=webhook_url,
+        idempotency_key=idempotency_key,
+        body_sha256=body_sha256,
+        result_key=result_key,
+        created_at=now,
+        queued_at=now,
+        deadline_at=deadline_at,
+        quote_microusd=quote,
+    )
+    try:
+        with transaction.atomic():
+            standing = quotas.reserve(customer_id=customer.id, plan=plan, amount_microusd=quote, now=now)
+            job.fair_tag = _take_place(job, expected_s=expected.p50_s, weight=plan.weight)
+            job.save(force_insert=True)
+            if result_key and _answer_from_cache(job, max_age=timedelta(seconds=workflow.result_cache_s), now=now):
+                return Admitted(job, replayed=False, standing=standing)
+            wake.pool(pool.id)
+    except IntegrityError:
+        # Another request with the same idempotency key came first, in the same instant.
+        earlier = _replayed(customer.id, idempotency_key, body_sha256) if idempotency_key else None
+        if earlier is None:
+            raise
+        return Admitted(earlier, replayed=True)
+    return Admitted(job, replayed=False, standing=standing)
+
+
+def live_version(workflow: Workflow) -> Version:
+    """What the production channel runs; raises when the workflow is archived or nothing was released."""
+    if workflow.archived_at is not None:
+        raise Gone("workflow_archived", f"The workflow {workflow.slug} was archived.", "See GET /v1/workflows for what is offered now.")
+    channel = Channel.objects.select_related("version").filter(workflow=workflow, name=Channel.Name.PRODUCTION).first()
+    if channel is None:
+        raise Conflict("workflow_not_released", f"No version of {workflow.slug} is in production yet.", "Promote a version to production first.")
+    return channel.version
+
+
+def _complete_inputs(version: Version, inputs: dict[str, Any]) -> dict[str, Any]:
+    """Validated inputs with defaults, and a fresh seed wherever one was left open."""
+    values = input_rules.validate(version, inputs)
+    for exposed in input_rules.exposed(version):
+        if exposed.randomize and exposed.name not in values:
+            top = int(exposed.maximum) if exposed.maximum is not None else 2**32 - 1
+            values[exposed.name] = secrets.randbelow(min(top, 2**53 - 1) + 1)
+    return values
+
+
+def _replayed(customer_id: UUID, key: str, body_sha256: str) -> Job | None:
+    job = Job.objects.select_related("workflow", "version", "customer").filter(customer_id=customer_id, idempotency_key=key).first()
+    if job is not None and job.body_sha256 != body_sha256:
+        raise Invalid(
+            "idempotency_key_reused",
+            "This Idempotency-Key was used before with another body.",
+            "Use a new key for a new request; send the very same body to replay the first.",
+            details={"job": str(job.id)},
+        )
+    return job
+
+
+def _rank(priority: str, plan: PlanRevision) -> int:
+    if priority not in PRIORITIES:
+        raise Invalid("priority_unknown", f"There is no priority {priority!r}.", "Use low, normal or high.", details={"field": "priority"})
+    if PRIORITIES[priority] < PRIORITIES[plan.max_priority]:
+        raise Forbidden("priority_not_in_plan", f"This plan allows priority {plan.max_priority} at most.", "Lower the priority, or move to another plan.")
+    return PRIORITIES[priority]
+
+
+def _deadline(deadline_s: float | None, now: datetime) -> datetime | None:
+    if deadline_s is None:
+        return None
+    if not 1 <= deadline_s <= MAX_DEADLINE_S:
+        raise Invalid("deadline_out_of_range", f"deadline_s must lie between 1 and {MAX_DEADLINE_S}.", "Give seconds from now.", details={"field": "deadline_s"})
+    return now + timedelta(seconds=deadline_s)
+
+
+def _check_metadata(metadata: dict[str, Any] | None) -> None:
+    if metadata and len(json.dumps(metadata)) > MAX_METADATA_BYTES:
+        raise Invalid("metadata_too_large", f"metadata is larger than {MAX_METADATA_BYTES:,} bytes.", "Keep references there, not content.", details={"field": "metadata"})
+
+
+def _pool(workflow: Workflow) -> Pool:
+    pool = Pool.objects.filter(slug=workflow.pool_slug).first()
+    if pool is None:
+        raise Unavailable("pool_missing", "No pool serves this workflow at the moment.", "Try again later.", headers={"Retry-After": "60"})
+    return pool
+
+
+def _result_key(version: Version, values: dict[str, Any]) -> str:
+    return hashlib.sha256(version.sha256.encode() + versions.canonical_json(values)).hexdigest()
+
+
+_TAKE_PLACE = """
+INSERT INTO fleet_fairshare (customer_id, pool_id, finish_tag) VALUES (%s, %s, %s + %s)
+ON CONFLICT (customer_id, pool_id) DO UPDATE SET finish_tag = {greatest}(fleet_fairshare.finish_tag, %s) + %s
+RETURNING finish_tag
+"""
+
+
+def _take_place(job: Job, *, expected_s: float, weight: int) -> int:
+    """Advance the customer's finish tag in one statement and return the start tag it gives this job."""
+    head = (
+        Job.objects.filter(pool_id=job.pool_id, status="queued", priority=job.priority, fair_tag__gt=fairness.FRONT)
+        .order_by("fair_tag")
+        .values_list("fair_tag", flat=True)
+        .first()
+    )
+    virtual = fairness.start_tag(virtual_time=max(job.pool.virtual_time, head or 0), finish_tag=0)
+    step = fairness.work(expected_s=expected_s, weight=weight)
+    sqlite = connection.vendor == "sqlite"
+    with connection.cursor() as cursor:
+        cursor.execute(
+            _TAKE_PLACE.format(greatest="max" if sqlite else "greatest"),
+            [job.customer_id.hex if sqlite else job.customer_id, job.pool_id, virtual, step, virtual, step],
+        )
+        row = cursor.fetchone()
+    return int(row[0]) - step
+
+
+def _answer_from_cache(job: Job, *, max_age: timedelta, now: datetime) -> bool:
+    """End `job` at once with the outputs of an equal one, if there is one young enough."""
+    earlier = Job.objects.filter(result_key=job.result_key, customer_id=job.customer_id, status="succeeded", finished_at__gte=now - max_age).order_by("-id").first()
+    if earlier is None:
+        return False
+    Job.objects.filter(id=job.id).update(status="running", attempt=0, worker=earlier.worker_id, lease_until=now)
+    job.status = "running"
+    copies = [
+        Output(
+            job=job, attempt=0, index=o.index, name=o.name, kind=o.kind, node=o.node, media_type=o.media_type, blob_id=o.blob_id, size_bytes=o.size_bytes,
+            width=o.width, height=o.height, duration_s=o.duration_s, measurements=o.measurements, published=True, created_at=now,
+        )
+        for o in Output.objects.filter(job=earlier, published=True)
+    ]  # fmt: skip
+    Output.objects.bulk_create(copies)
+    finish(job, Ending("succeeded", extra={"copied_from": earlier, "source": "cache", "worker": None, "started_at": now}), now=now)
+    return True
+
+
+def workflow_named(slug: str) -> Workflow:
+    """The workflow customers call `slug`; raises NotFound with what comes closest."""
+    workflow = Workflow.objects.filter(slug=slug).first()
+    if workflow is None:
+        raise unknown_workflow(slug)
+    return workflow
+
+
+def unknown_workflow(slug: str) -> WorkflowError:
+    """The refusal for a workflow that does not exist, naming the nearest one that does."""
+    import difflib
+
+    known = list(Workflow.objects.filter(archived_at__isnull=True).values_list("slug", flat=True)[:500])
+    near = difflib.get_close_matches(slug, known, n=1)
+    return NotFound(
+        "workflow_not_found",
+        f"There is no workflow called {slug[:60]!r}.",
+        f"Did you mean {near[0]}?" if near else "See GET /v1/workflows for what is offered.",
+        alternative_endpoint=f"/v1/workflows/{near[0]}" if near else "/v1/workflows",
+    )

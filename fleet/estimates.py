@@ -1,0 +1,88 @@
+"""What jobs of a version take, from measured history: for quotes, ETAs and weighted progress. Cached for half a minute a process."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from controlplane.kernel.stats import Histogram
+from fleet.models import Attempt, Job, MinuteRollup, Worker
+
+UNMEASURED_S = 10.0
+_TTL_S = 30.0
+_HISTORY = timedelta(hours=24)
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """Measured seconds of one version; `samples` is how many runs that rests on."""
+
+    p50_s: float = UNMEASURED_S
+    p95_s: float = UNMEASURED_S
+    samples: int = 0
+    node_s: dict[str, float] = field(default_factory=dict)
+
+
+_cache: dict[UUID, tuple[float, Estimate]] = {}
+
+
+def of_version(version_id: UUID, *, now: datetime) -> Estimate:
+    """Run time of a version over the last day; UNMEASURED_S before there is any history."""
+    held = _cache.get(version_id)
+    if held is not None and time.monotonic() - held[0] < _TTL_S:
+        return held[1]
+    run = Histogram()
+    for row in MinuteRollup.objects.filter(version_id=version_id, minute__gte=now - _HISTORY).values_list("run", flat=True).iterator():
+        run.merge(Histogram.from_json(row))
+    p50, p95 = run.quantile(0.5), run.quantile(0.95)
+    nodes: dict[str, list[float]] = {}
+    recent = Attempt.objects.filter(job__version_id=version_id, state="succeeded").order_by("-id").values_list("nodes", flat=True)[:10]
+    for row in recent:
+        for item in row:
+            if not item.get("cached"):
+                nodes.setdefault(str(item.get("node")), []).append(float(item.get("run_s") or 0.0))
+    estimate = Estimate(
+        p50_s=p50 if p50 is not None else UNMEASURED_S,
+        p95_s=p95 if p95 is not None else UNMEASURED_S,
+        samples=run.count,
+        node_s={node: round(sum(v) / len(v), 4) for node, v in nodes.items()},
+    )
+    _cache[version_id] = (time.monotonic(), estimate)
+    if len(_cache) > 2000:
+        _cache.clear()
+    return estimate
+
+
+def forget() -> None:
+    """Drop what is cached (tests)."""
+    _cache.clear()
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a job stands: how many are before it, and about when it will be done."""
+
+    position: int | None = None
+    eta_s: float | None = None
+
+
+def place(job: Job, *, now: datetime) -> Place:
+    """Position in the queue (0 is next) and estimated seconds to the end. Nothing for a job that is over."""
+    if job.status == "running":
+        expected = of_version(job.version_id, now=now).p50_s
+        gone = (now - job.started_at).total_seconds() if job.started_at else 0.0
+        return Place(None, round(max(expected - gone, expected * (1 - job.progress) * 0.5, 0.1), 1))
+    if job.status != "queued":
+        return Place()
+    line: Any = Job.objects.filter(pool_id=job.pool_id, status="queued")
+    before = (
+        line.filter(priority__lt=job.priority).count()
+        + line.filter(priority=job.priority, fair_tag__lt=job.fair_tag).count()
+        + line.filter(priority=job.priority, fair_tag=job.fair_tag, id__lt=job.id).count()
+    )
+    workers = max(1, Worker.objects.filter(pool_id=job.pool_id, state__in=[Worker.State.IDLE, Worker.State.BUSY]).count())
+    expected = of_version(job.version_id, now=now).p50_s
+    return Place(before, round(expected * (1 + before / workers), 1))

@@ -1,0 +1,75 @@
+"""How a job looks to its customer: the one JSON shape of API, stream and webhooks. Never a worker, a pool or a cost."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from typing import Any
+
+from controlplane.kernel import money
+from fleet.estimates import Place
+from fleet.models import Job, Output
+
+
+def job(job: Job, *, outputs: Iterable[Output] = (), place: Place | None = None) -> dict[str, Any]:
+    """The public shape of a job. `job` needs workflow and version at hand; outputs are those published."""
+    at = place or Place()
+    price = job.price_microusd if job.price_microusd is not None else job.quote_microusd
+    return {
+        "id": str(job.id),
+        "workflow": job.workflow.slug,
+        "version": job.version.number,
+        "status": job.status,
+        "progress": round(job.progress, 4),
+        "position": at.position,
+        "eta_s": at.eta_s,
+        "created_at": stamp(job.created_at),
+        "started_at": stamp(job.started_at),
+        "finished_at": stamp(job.finished_at),
+        "price_usd": money.to_usd(price),
+        "inputs": job.inputs,
+        "outputs": [output(o) for o in outputs],
+        "error": error(job),
+        "metadata": job.metadata,
+    }
+
+
+def output(item: Output) -> dict[str, Any]:
+    """The public shape of one output; `url` is relative to the API's own address."""
+    return {
+        "name": item.name,
+        "kind": item.kind,
+        "media_type": item.media_type,
+        "url": f"/v1/jobs/{item.job_id}/outputs/{item.index}/{_path(item.name)}",
+        "bytes": item.size_bytes,
+        "width": item.width,
+        "height": item.height,
+        "sha256": item.blob_id,
+    }
+
+
+def error(job: Job) -> dict[str, Any] | None:
+    """What went wrong, in the envelope's fields, with whose doing it was and whether a retry is safe."""
+    if not job.error:
+        return None
+    given: dict[str, Any] = job.error
+    return {
+        "code": given.get("code", "unknown"),
+        "message": given.get("message", ""),
+        "suggestion": given.get("suggestion", ""),
+        "alternative_endpoint": given.get("alternative_endpoint"),
+        "details": given.get("details") or {},
+        "request_id": job.request_id,
+        "class": job.failure_class,
+    }
+
+
+def stamp(at: datetime | None) -> str | None:
+    """RFC 3339 in UTC, milliseconds."""
+    return None if at is None else at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _path(name: str) -> str:
+    from urllib.parse import quote
+
+    return quote(name, safe="")

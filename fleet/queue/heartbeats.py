@@ -1,0 +1,80 @@
+"""Renew leases and pass on what the control plane wants of each running job."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from django.conf import settings
+from django.db import transaction
+from django.db.models import F
+
+from fleet import wake
+from fleet.models import Job, Worker
+
+_REPORTED = {"starting": Worker.State.STARTING, "idle": Worker.State.IDLE, "busy": Worker.State.BUSY, "draining": Worker.State.DRAINING}
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What a worker says of one job it runs."""
+
+    job_id: UUID
+    attempt: int
+    progress: float = 0.0
+    node: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What is to become of it: ok, cancel or lost."""
+
+    job_id: UUID
+    attempt: int
+    verdict: str
+
+
+@transaction.atomic
+def heartbeat(worker: Worker, *, state: str, reports: Sequence[Report] = (), usage: dict[str, Any] | None = None, now: datetime) -> list[Verdict]:
+    """Renew the leases the worker still holds. Progress never goes back; a stale attempt is told it lost the job."""
+    lease_until = now + timedelta(seconds=settings.WORKER["LEASE_S"])
+    held = {
+        row["id"]: row
+        for row in Job.objects.select_for_update()
+        .filter(id__in=[r.job_id for r in reports], status="running", worker=worker)
+        .order_by("id")
+        .values("id", "attempt", "progress", "node", "cancel_asked_at")
+    }
+    verdicts = []
+    for report in reports:
+        row = held.get(report.job_id)
+        if row is None or row["attempt"] != report.attempt:
+            verdicts.append(Verdict(report.job_id, report.attempt, "lost"))
+            continue
+        progress = min(max(row["progress"], report.progress), 1.0)
+        visible = progress > row["progress"] or report.node[:120] != row["node"]
+        Job.objects.filter(id=report.job_id).update(
+            lease_until=lease_until, progress=progress, node=report.node[:120], revision=F("revision") + (1 if visible else 0)
+        )
+        if visible:
+            wake.job(report.job_id)
+        verdicts.append(Verdict(report.job_id, report.attempt, "cancel" if row["cancel_asked_at"] else "ok"))
+    _note(worker, state=_REPORTED.get(state, Worker.State.IDLE), usage=usage, now=now)
+    return verdicts
+
+
+def _note(worker: Worker, *, state: str, usage: dict[str, Any] | None, now: datetime) -> None:
+    """Write down that the worker lives. Draining stays draining until it leaves; a retired worker stays retired."""
+    if worker.drain_asked_at is not None and state in (Worker.State.IDLE, Worker.State.BUSY):
+        state = Worker.State.DRAINING
+    changed: dict[str, Any] = {"seen_at": now}
+    if usage:
+        changed["usage"] = usage
+    if state != worker.state:
+        changed |= {"state": state, "state_since": now, "idle_since": now if state == Worker.State.IDLE else None}
+    if state == Worker.State.IDLE and worker.ready_at is None:
+        changed["ready_at"] = now
+    Worker.objects.filter(id=worker.id).exclude(state__in=[Worker.State.STOPPED, Worker.State.LOST]).update(**changed)

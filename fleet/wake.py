@@ -1,0 +1,29 @@
+"""Wake who waits: workers for a job of their pool, watchers for a change of theirs.
+
+On PostgreSQL a NOTIFY goes out with the commit. On SQLite nothing is sent: waiters look at `PRAGMA data_version`,
+which changes when any other connection commits (`controlplane.stream`).
+"""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from django.db import connection
+
+CHANNEL = "comfyplane"
+
+
+def pool(pool_id: int) -> None:
+    """A job of this pool is ready, as of this transaction's commit."""
+    _notify(f"pool:{pool_id}")
+
+
+def job(job_id: UUID) -> None:
+    """This job changed, as of this transaction's commit."""
+    _notify(f"job:{job_id}")
+
+
+def _notify(topic: str) -> None:
+    if connection.vendor == "postgresql":
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT pg_notify(%s, %s)", [CHANNEL, topic])
