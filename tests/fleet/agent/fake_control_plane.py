@@ -141,7 +141,8 @@ class FakeControlPlane:
 
     @staticmethod
     def _error(status: int, code: str) -> JSONResponse:
-        return JSONResponse({"error": {"code": code, "message": code, "suggestion": "", "alternative_endpoint": None, "details": {}, "request_id": "r"}}, status)
+        error = {"code": code, "message": code, "suggestion": "", "alternative_endpoint": None, "details": {}, "request_id": "r"}
+        return JSONResponse({"error": error}, status)
 
     async def _register(self, request: Request) -> Response:
         self.registrations.append(await request.json())
