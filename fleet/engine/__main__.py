@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import shutil
+import signal
 import socket
 import sys
 import tempfile
@@ -58,8 +59,12 @@ def main(words: list[str] | None = None) -> int:
         for path in paths.values():
             path.mkdir(parents=True, exist_ok=True)
         engine = Engine(Directories(**paths), memory=MemoryBudget(options.memory_budget), faults=switches, allow_faults=options.allow_faults)
+        # The server raises the signal again after its own shutdown; scratch files go then.
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
         listener = socket.create_server((options.listen, options.port))
-        config = uvicorn.Config(application(engine), log_level="warning", lifespan="on", ws="websockets-sansio", ws_max_size=1 << 24, timeout_graceful_shutdown=1)
+        config = uvicorn.Config(
+            application(engine), log_level="warning", lifespan="on", ws="websockets-sansio", ws_max_size=1 << 24, timeout_graceful_shutdown=1
+        )
         Announced(config).run(sockets=[listener])
     return 0
 

@@ -77,8 +77,7 @@ def _sign(prompt: Mapping[str, Any], node_id: str, signed: Mapping[str, str], st
     node = prompt[node_id]
     known = NODES.get(node["class_type"])
     inputs = {
-        name: {"from": signed.get(value[0], value[0]), "slot": value[1]} if is_link(value) else value
-        for name, value in sorted(node.get("inputs", {}).items())
+        name: {"from": signed.get(value[0], value[0]), "slot": value[1]} if is_link(value) else value for name, value in sorted(node.get("inputs", {}).items())
     }
     own_id = node_id if known is not None and known.wants_node_id else None
     text = json.dumps([node["class_type"], own_id, stamp(node_id), inputs], default=repr)

@@ -67,7 +67,7 @@ class Directories:
     def inside(self, base: Path, *names: str) -> Path:
         """A path under `base`; raises OutsideDirectory when links or dots lead out."""
         root = os.path.realpath(base)
-        path = os.path.realpath(os.path.join(root, *names))
+        path = os.path.realpath(Path(root, *names))
         if path != root and not path.startswith(root + os.sep):
             raise OutsideDirectory("/".join(names))
         return Path(path)
@@ -82,11 +82,7 @@ class Directories:
 
     def inputs(self, suffixes: set[str]) -> list[str]:
         """Names of the files directly in the input directory, sorted."""
-        return sorted(
-            entry.name
-            for entry in _entries(self.input)
-            if entry.is_file() and Path(entry.name).suffix.lower() in suffixes
-        )
+        return sorted(entry.name for entry in _entries(self.input) if entry.is_file() and Path(entry.name).suffix.lower() in suffixes)
 
     def model_roots(self, folder: str) -> list[Path]:
         return [self.models / name for name in MODEL_FOLDERS.get(folder, ())]
@@ -110,17 +106,15 @@ class Directories:
                 return path
         return None
 
-    def next_file(
-        self, base: Path, prefix: str, *, width: int = 0, height: int = 0, now: datetime
-    ) -> Saved:
+    def next_file(self, base: Path, prefix: str, *, width: int = 0, height: int = 0, now: datetime) -> Saved:
         """Where the next file of `prefix` goes; counters continue those on disk."""
         prefix = _expand(prefix, width=width, height=height, now=now)
         subfolder, stem = os.path.split(os.path.normpath(prefix))
         try:
             folder = self.inside(base, subfolder)
         except OutsideDirectory:
-            wanted = os.path.normpath(os.path.join(base, subfolder))
-            raise Exception(  # noqa: TRY002 - the protocol reports a bare Exception here
+            wanted = os.path.normpath(base / subfolder)
+            raise Exception(
                 "**** ERROR: Saving image outside the output folder is not allowed."
                 f"\n full_output_folder: {wanted}\n         output_dir: {base}"
                 f"\n         commonpath: {os.path.commonpath([str(base), wanted])}"

@@ -9,7 +9,6 @@ from __future__ import annotations
 import threading
 import time
 import traceback
-from collections.abc import Callable
 from typing import Any
 
 from fleet.engine.cache import Cache, Entry, array_bytes
@@ -233,5 +232,3 @@ class _Execution:
 def _readable(value: Any) -> Any:
     """An input as the error report shows it: plain values as they are, others as text."""
     return value if value is None or isinstance(value, bool | int | float | str) else str(value)
-
-

@@ -84,9 +84,7 @@ class Faults:
         return after is not None and self.finished >= after
 
     def shown(self) -> dict[str, Any]:
-        return {
-            f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("_changed",)
-        }
+        return {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("_changed",)}
 
 
 def parse(words: Iterable[str]) -> dict[str, Any]:

@@ -31,7 +31,7 @@ def ended(prompt_id: str, entry: dict[str, Any], *, details: bool = False) -> Jo
     """A job from its history entry; `details` adds outputs and the workflow."""
     number, _, prompt, extra_data, _ = entry["prompt"]
     status, outputs = entry["status"], entry["outputs"]
-    moments = {kind: data for kind, data in status["messages"]}
+    moments = dict(status["messages"])
     last = moments.get("execution_success") or moments.get("execution_error") or moments.get("execution_interrupted") or {}
     count, preview = _summary(outputs)
     job = _without_nulls(
@@ -64,9 +64,7 @@ def listing(
     limit: int | None,
 ) -> Job:
     """One page of the jobs that match."""
-    chosen = [
-        job for job in jobs if (statuses is None or job["status"] in statuses) and (workflow_id is None or job.get("workflow_id") == workflow_id)
-    ]
+    chosen = [job for job in jobs if (statuses is None or job["status"] in statuses) and (workflow_id is None or job.get("workflow_id") == workflow_id)]
     chosen.sort(key=_duration if sort_by == "execution_duration" else _created, reverse=descending)
     page = chosen[offset:] if limit is None else chosen[offset : offset + limit]
     more = offset + len(page) < len(chosen)

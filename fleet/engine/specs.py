@@ -74,9 +74,7 @@ class NodeClass:
         """This class as /object_info shows it."""
         sections = {"required": self.required, "optional": self.optional}
         inputs: dict[str, Any] = {
-            section: {
-                name: spec.described(directories, v3=self.v3) for name, spec in specs.items()
-            }
+            section: {name: spec.described(directories, v3=self.v3) for name, spec in specs.items()}
             for section, specs in sections.items()
             if specs or section == "required"
         }

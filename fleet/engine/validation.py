@@ -70,9 +70,7 @@ def _judge_outputs(prompt: Prompt, outputs: list[str], inspection: _Inspection) 
         for node_id, (fine, problems) in inspection.found.items():
             # A node that is only downstream of a bad one has no problems of its own to show.
             if not fine and problems:
-                entry = verdict.node_errors.setdefault(
-                    node_id, {"errors": problems, "dependent_outputs": [], "class_type": prompt[node_id]["class_type"]}
-                )
+                entry = verdict.node_errors.setdefault(node_id, {"errors": problems, "dependent_outputs": [], "class_type": prompt[node_id]["class_type"]})
                 entry["dependent_outputs"].append(output)
     if not verdict.outputs:
         verdict.error = _error("prompt_outputs_failed_validation", "Prompt outputs failed validation", "\n".join(reasons))
