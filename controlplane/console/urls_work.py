@@ -1,0 +1,7 @@
+"""Addresses of workflows and jobs, under /ops/."""
+
+from __future__ import annotations
+
+from django.urls import URLPattern, URLResolver
+
+urlpatterns: list[URLPattern | URLResolver] = []
