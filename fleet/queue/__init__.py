@@ -6,10 +6,10 @@ constraints (one running attempt per job, one ledger line per job and meter), no
 """
 
 from fleet.queue.cancelling import cancel
-from fleet.queue.claiming import Assignment, claim
+from fleet.queue.claiming import Assignment, claim, ready
 from fleet.queue.completing import Completion, complete
 from fleet.queue.expiring import expire_deadlines, expire_leases, requeue_worker
-from fleet.queue.heartbeats import Report, Verdict, heartbeat
+from fleet.queue.heartbeats import Report, Verdict, heartbeat, note_idle
 from fleet.queue.transitions import ALLOWED, IllegalTransition
 
 __all__ = [
@@ -25,5 +25,7 @@ __all__ = [
     "expire_deadlines",
     "expire_leases",
     "heartbeat",
+    "note_idle",
+    "ready",
     "requeue_worker",
 ]

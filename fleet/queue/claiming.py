@@ -57,6 +57,11 @@ def claim(worker: Worker, *, limit: int = 1, warm: Collection[str] = (), now: da
     return [Assignment(job=job, attempt=job.attempt, lease_until=lease_until) for job in ordered]
 
 
+def ready(worker: Worker) -> bool:
+    """Whether a claim could give this worker anything: a cheap look without a transaction."""
+    return worker.drain_asked_at is None and Job.objects.filter(pool_id=worker.pool_id, status="queued").exists()
+
+
 def _pick(pool_id: int, *, limit: int, warm: Collection[str], now: datetime) -> list[UUID]:
     """Ids to lease, their rows locked on PostgreSQL; SQLite's immediate transaction is the lock there."""
     ready = Job.objects.filter(pool_id=pool_id, status="queued").order_by("priority", "fair_tag", "id")

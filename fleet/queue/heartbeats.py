@@ -66,6 +66,15 @@ def heartbeat(worker: Worker, *, state: str, reports: Sequence[Report] = (), usa
     return verdicts
 
 
+def note_idle(worker: Worker, *, now: datetime) -> None:
+    """A worker that asks for work is alive and idle; written at most once a second."""
+    if worker.state == Worker.State.IDLE and worker.seen_at is not None and now - worker.seen_at < timedelta(seconds=1):
+        return
+    if worker.state == Worker.State.BUSY and Job.objects.filter(worker=worker, status="running").exists():
+        return
+    _note(worker, state=Worker.State.IDLE, usage=None, now=now)
+
+
 def _note(worker: Worker, *, state: str, usage: dict[str, Any] | None, now: datetime) -> None:
     """Write down that the worker lives. Draining stays draining until it leaves; a retired worker stays retired."""
     if worker.drain_asked_at is not None and state in (Worker.State.IDLE, Worker.State.BUSY):
