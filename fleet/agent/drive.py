@@ -117,6 +117,7 @@ class Drive:
         self.clock.end(time.monotonic())
         conclusion.submit_s = self._submit_s
         conclusion.queue_s = max((self.clock.started_at or self._accepted_at) - self._accepted_at, 0.0)
+        log.debug("concluded", prompt_id=self.prompt_id, stopped=conclusion.stopped, stuck=conclusion.stuck)
         return conclusion
 
     async def _submit(self) -> Failure | None:
@@ -242,7 +243,7 @@ class Drive:
                 self.progress.event("executing", event.data)
             return
         self._last_sign = now
-        self.clock.event(event.kind, event.data, now)
+        self.clock.event(event.kind, event.data, event.at)
         if self.progress.event(event.kind, event.data):
             self._on_progress(self.progress.fraction, self.progress.node)
         if event.kind == "executed" and isinstance(event.data.get("output"), dict):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -31,6 +32,7 @@ class Event:
     kind: str
     data: Mapping[str, Any] = field(default_factory=dict)
     payload: bytes = b""
+    at: float = field(default_factory=time.monotonic)  # arrival: events wait in the queue while the agent waits for HTTP
 
 
 def parse(message: str | bytes) -> Event | None:

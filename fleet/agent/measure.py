@@ -54,6 +54,7 @@ def _image(data: bytes) -> dict[str, Any]:
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
+        Image.MAX_IMAGE_PIXELS = None  # the limits below speak before decoding, and report instead of raising
         image = Image.open(io.BytesIO(data))
         width, height = image.size
         size = {"width": width, "height": height}
