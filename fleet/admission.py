@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import secrets
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -68,7 +67,8 @@ def submit(
         earlier = _replayed(customer.id, idempotency_key, body_sha256)
         if earlier is not None:
             return Admitted(earlier, replayed=True)
-    values = _complete_inputs(chosen, input_files.keep_inline(chosen, inputs, customer=customer, now=now))
+    values = input_rules.fill_random(chosen, input_rules.validate(chosen, inputs))
+    values = input_files.keep_inline(chosen, values, customer=customer, now=now)
     input_files.check_owned(chosen, values, customer_id=customer.id)
     rank = _rank(priority, plan)
     deadline_at = _deadline(deadline_s, now)
@@ -128,16 +128,6 @@ def live_version(workflow: Workflow) -> Version:
     if channel is None:
         raise Conflict("workflow_not_released", f"No version of {workflow.slug} is in production yet.", "Promote a version to production first.")
     return channel.version
-
-
-def _complete_inputs(version: Version, inputs: dict[str, Any]) -> dict[str, Any]:
-    """Validated inputs with defaults, and a fresh seed wherever one was left open."""
-    values = input_rules.validate(version, inputs)
-    for exposed in input_rules.exposed(version):
-        if exposed.randomize and exposed.name not in values:
-            top = int(exposed.maximum) if exposed.maximum is not None else 2**32 - 1
-            values[exposed.name] = secrets.randbelow(min(top, 2**53 - 1) + 1)
-    return values
 
 
 def _replayed(customer_id: UUID, key: str, body_sha256: str) -> Job | None:

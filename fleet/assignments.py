@@ -28,7 +28,7 @@ def render(assignment: Assignment, *, now: datetime) -> dict[str, Any]:
         "attempt": assignment.attempt,
         "workflow": version.workflow.slug,
         "version": version.number,
-        "graph": graphs.bind(version.graph, input_rules.exposed(version), seen),
+        "graph": graphs.bind(version.graph, input_rules.exposed_of(version), seen),
         "files": files,
         "extra_data": {},
         "weights": estimates.of_version(version.id, now=now).node_s,

@@ -51,7 +51,7 @@ def keep_inline(version: Version, inputs: dict[str, Any], *, customer: Customer,
     if not isinstance(inputs, dict):
         return inputs
     replaced = dict(inputs)
-    for exposed in input_rules.exposed(version):
+    for exposed in input_rules.exposed_of(version):
         value = replaced.get(exposed.name)
         if exposed.kind != "value" and isinstance(value, str) and value.startswith("data:"):
             file, _ = keep(io.BytesIO(_decode(value, exposed.name)), name=exposed.name, customer=customer, now=now)
@@ -61,7 +61,7 @@ def keep_inline(version: Version, inputs: dict[str, Any], *, customer: Customer,
 
 def check_owned(version: Version, values: dict[str, Any], *, customer_id: UUID) -> None:
     """Raise unless every file input names a file of this customer, of a fitting type."""
-    for exposed in input_rules.exposed(version):
+    for exposed in input_rules.exposed_of(version):
         value = values.get(exposed.name)
         if exposed.kind == "value" or not isinstance(value, str):
             continue
@@ -84,7 +84,7 @@ def check_owned(version: Version, values: dict[str, Any], *, customer_id: UUID) 
 def resolve(version: Version, values: dict[str, Any]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Values as ComfyUI will see them (file names for files), and the files the agent must bring."""
     seen, files = dict(values), []
-    for exposed in input_rules.exposed(version):
+    for exposed in input_rules.exposed_of(version):
         value = values.get(exposed.name)
         if exposed.kind == "value" or not isinstance(value, str):
             continue
