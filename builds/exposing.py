@@ -23,37 +23,11 @@ MAX_OPTIONS = 500
 INT_RANGE = (-(2**63), 2**64 - 1)
 NAME = re.compile(r"[a-z][a-z0-9_]{0,59}")
 
-_NUMBERS = [
-    "width",
-    "height",
-    "batch_size",
-    "length",
-    "duration",
-    "frames",
-    "frame_rate",
-    "fps",
-    "steps",
-    "cfg",
-    "guidance",
-    "denoise",
-    "strength",
-    "strength_model",
-    "scale_by",
-    "megapixels",
-    "blend_factor",
-    "blur_radius",
-    "sigma",
-    "radius",
-    "factor",
-    "volume",
-    "brightness",
-    "contrast",
-    "saturation",
-    "amount",
-    "opacity",
-    "value",
-    "quality",
-]
+_NUMBERS = (
+    *("width", "height", "batch_size", "length", "duration", "frames", "frame_rate", "fps"),
+    *("steps", "cfg", "guidance", "denoise", "strength", "strength_model", "scale_by", "megapixels"),
+    *("blend_factor", "blur_radius", "sigma", "radius", "factor", "volume", "brightness", "contrast", "saturation", "amount", "opacity", "value", "quality"),
+)
 _TEXTS = frozenset(["text", "prompt", "positive_prompt", "negative_prompt", "caption", "lyrics", "tags", "string", "string_a", "string_b", "value"])
 _NEVER = frozenset(["filename_prefix", "regex_pattern", "replace", "delimiter", "format"])
 _SEEDS = frozenset({"seed", "noise_seed"})

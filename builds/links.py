@@ -14,26 +14,10 @@ Graph = Mapping[str, Mapping[str, Any]]
 
 MODEL_SUFFIXES = (".safetensors", ".sft", ".ckpt", ".pt", ".pt2", ".pth", ".bin", ".gguf", ".onnx", ".pkl")
 MODEL_INPUTS = frozenset(
-    [
-        "ckpt_name",
-        "unet_name",
-        "vae_name",
-        "lora_name",
-        "clip_name",
-        "clip_name1",
-        "clip_name2",
-        "clip_name3",
-        "clip_name4",
-        "control_net_name",
-        "style_model_name",
-        "gligen_name",
-        "hypernetwork_name",
-        "upscale_model_name",
-        "photomaker_model_name",
-        "audio_encoder_name",
-        "text_encoder",
-        "model_path",
-    ]
+    (
+        *("ckpt_name", "unet_name", "vae_name", "lora_name", "clip_name", "clip_name1", "clip_name2", "clip_name3", "clip_name4", "text_encoder"),
+        *("control_net_name", "style_model_name", "gligen_name", "hypernetwork_name", "photomaker_model_name", "audio_encoder_name", "model_path"),
+    )
 )
 
 
