@@ -154,13 +154,17 @@ def _deadline(deadline_s: float | None, now: datetime) -> datetime | None:
     if deadline_s is None:
         return None
     if not 1 <= deadline_s <= MAX_DEADLINE_S:
-        raise Invalid("deadline_out_of_range", f"deadline_s must lie between 1 and {MAX_DEADLINE_S}.", "Give seconds from now.", details={"field": "deadline_s"})
+        raise Invalid(
+            "deadline_out_of_range", f"deadline_s must lie between 1 and {MAX_DEADLINE_S}.", "Give seconds from now.", details={"field": "deadline_s"}
+        )
     return now + timedelta(seconds=deadline_s)
 
 
 def _check_metadata(metadata: dict[str, Any] | None) -> None:
     if metadata and len(json.dumps(metadata)) > MAX_METADATA_BYTES:
-        raise Invalid("metadata_too_large", f"metadata is larger than {MAX_METADATA_BYTES:,} bytes.", "Keep references there, not content.", details={"field": "metadata"})
+        raise Invalid(
+            "metadata_too_large", f"metadata is larger than {MAX_METADATA_BYTES:,} bytes.", "Keep references there, not content.", details={"field": "metadata"}
+        )
 
 
 def _pool(workflow: Workflow) -> Pool:
@@ -203,7 +207,9 @@ def _take_place(job: Job, *, expected_s: float, weight: int) -> int:
 
 def _answer_from_cache(job: Job, *, max_age: timedelta, now: datetime) -> bool:
     """End `job` at once with the outputs of an equal one, if there is one young enough."""
-    earlier = Job.objects.filter(result_key=job.result_key, customer_id=job.customer_id, status="succeeded", finished_at__gte=now - max_age).order_by("-id").first()
+    earlier = (
+        Job.objects.filter(result_key=job.result_key, customer_id=job.customer_id, status="succeeded", finished_at__gte=now - max_age).order_by("-id").first()
+    )
     if earlier is None:
         return False
     Job.objects.filter(id=job.id).update(status="running", attempt=0, worker=earlier.worker_id, lease_until=now)

@@ -70,7 +70,10 @@ def check_owned(version: Version, values: dict[str, Any], *, customer_id: UUID) 
         file = CustomerFile.objects.filter(id=parse_uuid(value), customer_id=customer_id).first() if parse_uuid(value) else None
         if file is None:
             raise Invalid(
-                "file_not_found", f"The file given for {exposed.name!r} does not exist.", "Upload it with POST /v1/files and use the id.", details={"field": exposed.name}
+                "file_not_found",
+                f"The file given for {exposed.name!r} does not exist.",
+                "Upload it with POST /v1/files and use the id.",
+                details={"field": exposed.name},
             )
         if exposed.kind in ("image", "audio", "video") and not file.media_type.startswith(exposed.kind + "/"):
             raise Invalid(
@@ -106,7 +109,12 @@ def _decode(uri: str, field: str) -> bytes:
         raise Invalid("data_uri_malformed", f"The data URI of {field!r} is not base64.", "Use data:<media type>;base64,<bytes>.", details={"field": field})
     text = uri[match.end() :]
     if len(text) * 3 // 4 > settings.MAX_FILE_BYTES:
-        raise TooLarge("file_too_large", f"The file given for {field!r} is larger than {settings.MAX_FILE_BYTES:,} bytes.", "Send a smaller file.", details={"field": field})
+        raise TooLarge(
+            "file_too_large",
+            f"The file given for {field!r} is larger than {settings.MAX_FILE_BYTES:,} bytes.",
+            "Send a smaller file.",
+            details={"field": field},
+        )
     try:
         return base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError):

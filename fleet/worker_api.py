@@ -23,7 +23,7 @@ from django.views.decorators.csrf import csrf_exempt
 from controlplane.kernel import blobs, envelope
 from controlplane.kernel.errors import Invalid, Malformed, MethodNotAllowed, NotFound, WorkflowError
 from controlplane.kernel.ids import parse_uuid
-from fleet import assignments, outputs, queue, tokens, workers
+from fleet import assignments, membership, outputs, queue, tokens
 from fleet.models import Job, Worker
 from fleet.queue.completing import stale
 
@@ -39,7 +39,9 @@ def _edge(method: str) -> Callable[[Callable[..., HttpResponse]], Callable[..., 
         def wrapped(request: HttpRequest, **kwargs: Any) -> HttpResponse:
             try:
                 if request.method != method:
-                    raise MethodNotAllowed("method_not_allowed", f"This address answers {method} only.", "See docs/worker-protocol.md.", headers={"Allow": method})
+                    raise MethodNotAllowed(
+                        "method_not_allowed", f"This address answers {method} only.", "See docs/worker-protocol.md.", headers={"Allow": method}
+                    )
                 return view(request, **kwargs)
             except WorkflowError as error:
                 return envelope.render(error, request)
@@ -106,7 +108,7 @@ def register(request: HttpRequest) -> HttpResponse:
     instance = _text(body, "instance", 120)
     if not instance:
         raise Invalid("instance_missing", "A worker needs an instance name.", "Send 'instance'.")
-    worker, token = workers.register(
+    worker, token = membership.register(
         pool,
         protocol=_integer(body, "protocol"),
         instance=instance,
@@ -232,7 +234,7 @@ def leave(request: HttpRequest) -> HttpResponse:
     """A worker goes."""
     worker = _worker(request)
     body = read_json(request.body)
-    workers.stopped(worker, reason=_text(body, "reason", 20) or "left", message=_text(body, "message", 500), now=timezone.now())
+    membership.stopped(worker, reason=_text(body, "reason", 20) or "left", message=_text(body, "message", 500), now=timezone.now())
     return JsonResponse({"accepted": True})
 
 

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandParser
-from django.db import transaction
+from django.db import connection, transaction
 from django.utils import timezone
 
 from fleet import reconcile
@@ -20,7 +20,10 @@ class Command(BaseCommand):
         parser.add_argument("--json", action="store_true", help="print the whole report as JSON")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        with transaction.atomic():  # one snapshot on SQLite; on PostgreSQL the loops are tolerant of a moving queue
+        with transaction.atomic():
+            if connection.vendor == "postgresql":  # one snapshot, while jobs go on; SQLite has one anyway
+                with connection.cursor() as cursor:
+                    cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
             found = reconcile.drift(now=timezone.now())
         if options["json"]:
             self.stdout.write(json.dumps({**asdict(found), "drift": found.total}))
