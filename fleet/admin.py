@@ -1,0 +1,104 @@
+"""Admin for pools; everything that happened is for reading. Jobs change through the queue, never through a form."""
+
+from __future__ import annotations
+
+from django.contrib import admin
+from django.http import HttpRequest
+from unfold.admin import ModelAdmin, TabularInline
+
+from billing.admin import ReadOnly
+from fleet.models import Attempt, CustomerFile, FairShare, Job, MinuteRollup, Output, Pool, ScalingDecision, Worker
+
+
+@admin.register(Pool)
+class PoolAdmin(ModelAdmin):
+    list_display = ("slug", "name", "provider", "gpu", "base", "max", "price_per_hour_microusd", "halted_at")
+    search_fields = ("slug", "name")
+    readonly_fields = ("virtual_time", "token_epoch", "halted_at", "halted_reason", "created_at")
+
+    def has_delete_permission(self, request: HttpRequest, obj: object | None = None) -> bool:
+        return False
+
+
+class _Rows(TabularInline):
+    extra = 0
+    can_delete = False
+
+    def has_add_permission(self, request: HttpRequest, obj: object | None = None) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: object | None = None) -> bool:
+        return False
+
+
+class AttemptRows(_Rows):
+    model = Attempt
+    fields = ("number", "worker", "state", "claimed_at", "ended_at", "failure_class", "busy_s", "cost_microusd")
+
+
+class OutputRows(_Rows):
+    model = Output
+    fields = ("attempt", "index", "name", "kind", "media_type", "size_bytes", "published")
+
+
+@admin.register(Job)
+class JobAdmin(ReadOnly):
+    list_display = ("id", "workflow", "customer", "status", "failure_class", "attempt", "created_at", "finished_at", "price_microusd")
+    list_filter = ("status", "failure_class", "priority", "source")
+    search_fields = ("=id",)
+    list_select_related = ("workflow", "customer")
+    inlines = (AttemptRows, OutputRows)
+    show_full_result_count = False
+
+
+@admin.register(Attempt)
+class AttemptAdmin(ReadOnly):
+    list_display = ("job_id", "number", "worker", "state", "claimed_at", "ended_at", "failure_class", "busy_s")
+    list_filter = ("state", "failure_class")
+    search_fields = ("=job__id",)
+    list_select_related = ("worker",)
+    show_full_result_count = False
+
+
+@admin.register(Output)
+class OutputAdmin(ReadOnly):
+    list_display = ("name", "job_id", "attempt", "index", "kind", "media_type", "size_bytes", "published")
+    list_filter = ("kind", "published")
+    search_fields = ("=job__id", "blob__sha256")
+    show_full_result_count = False
+
+
+@admin.register(Worker)
+class WorkerAdmin(ReadOnly):
+    list_display = ("name", "pool", "state", "state_since", "seen_at", "jobs_done", "stop_reason")
+    list_filter = ("pool", "state", "stop_reason")
+    search_fields = ("name", "instance")
+    exclude = ("token_digest",)
+    list_select_related = ("pool",)
+
+
+@admin.register(ScalingDecision)
+class ScalingDecisionAdmin(ReadOnly):
+    list_display = ("at", "pool", "action", "wanted", "applied", "reason", "cost_change_microusd", "repeats")
+    list_filter = ("pool", "action")
+    list_select_related = ("pool",)
+
+
+@admin.register(CustomerFile)
+class CustomerFileAdmin(ReadOnly):
+    list_display = ("name", "customer", "media_type", "created_at")
+    search_fields = ("name", "customer__slug", "blob__sha256")
+    list_select_related = ("customer",)
+
+
+@admin.register(MinuteRollup)
+class MinuteRollupAdmin(ReadOnly):
+    list_display = ("minute", "version", "customer", "pool", "succeeded", "failed", "canceled", "expired")
+    list_select_related = ("version__workflow", "customer", "pool")
+    show_full_result_count = False
+
+
+@admin.register(FairShare)
+class FairShareAdmin(ReadOnly):
+    list_display = ("customer", "pool", "finish_tag")
+    list_select_related = ("customer", "pool")
