@@ -7,9 +7,11 @@ known. A chosen list may narrow what the node allows, never widen it.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from builds import wording
 from builds.exposed import ExposedInput
 from builds.findings import convert
 from builds.links import Graph, as_link, is_model, links, literal
@@ -18,6 +20,7 @@ from builds.nodespecs import InputSpec, info_of, read
 from controlplane.kernel.errors import Invalid
 
 HANDFUL = 8
+LATER = 50
 MAX_EXPOSED = 60
 MAX_OPTIONS = 500
 INT_RANGE = (-(2**63), 2**64 - 1)
@@ -71,9 +74,7 @@ def choose(graph: Graph, library: Any) -> list[ExposedInput]:
     """A handful of inputs worth setting: files, texts, seeds, then sizes and strengths; with clear, unique names."""
     info = info_of(library)
     roles = _prompt_roles(graph)
-    crowd: dict[str, int] = {}
-    for node in graph.values():
-        crowd[node.get("class_type", "")] = crowd.get(node.get("class_type", ""), 0) + 1
+    crowd = Counter(wording.title(node) for node in graph.values())
     ranked: list[tuple[int, int, ExposedInput]] = []
     for order, (node_id, node) in enumerate(graph.items()):
         spec = read(info, node.get("class_type"))
@@ -85,9 +86,12 @@ def choose(graph: Graph, library: Any) -> list[ExposedInput]:
             if (spec and (declared is None or not (declared.is_widget or declared.upload))) or not _exposable(literal(raw)):
                 continue
             one = describe(graph, library, node=node_id, input=name, name=roles.get(node_id, "") if name in _TEXTS else "")
-            rank = _rank(one, is_source=is_source, crowded=crowd[node.get("class_type", "")] > 2)
+            rank = _rank(one, is_source=is_source, crowded=crowd[wording.title(node)] > 1)
             if rank is not None:
                 ranked.append((rank, order, one))
+    # Where a source node has a width, the width of a later step is the author's business.
+    at_source = {one.input for rank, _, one in ranked if rank < LATER}
+    ranked = [row for row in ranked if row[0] < LATER or row[2].input not in at_source]
     kept = sorted(ranked, key=lambda row: (row[0], row[1]))[:HANDFUL]
     return _named(graph, [one for _, _, one in kept])
 
@@ -198,7 +202,7 @@ def _rank(one: ExposedInput, *, is_source: bool, crowded: bool) -> int | None:
     if one.randomize:
         return 2
     if one.type in ("integer", "number") and one.enum is None and one.input in _NUMBERS and not crowded:
-        return (3 if is_source else 50) + _NUMBERS.index(one.input)
+        return (3 if is_source else LATER) + _NUMBERS.index(one.input)
     return None
 
 
