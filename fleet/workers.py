@@ -1,65 +1,94 @@
-"""Workers come, drain and go."""
+"""Look after workers that were ordered: take back the jobs of those that are gone, and end those that should be.
+
+Every write names the state it starts from, so a worker that registers or leaves at the same moment wins.
+"""
 
 from __future__ import annotations
 
-from datetime import datetime
-from typing import Any
+import logging
+from collections.abc import Callable
+from datetime import datetime, timedelta
 
+from django.conf import settings
 from django.db import transaction
 
-from controlplane.kernel import audit
-from controlplane.kernel.errors import Invalid
-from controlplane.kernel.ids import uuid7
-from fleet import queue, tokens
-from fleet.models import Pool, Worker
+from fleet import providers, queue
+from fleet.models import Job, Pool, Worker
+from fleet.providers.base import Provider
 
-PROTOCOL = 1
+log = logging.getLogger(__name__)
 
-
-@transaction.atomic
-def register(pool: Pool, *, protocol: int, instance: str, name: str, fingerprint: dict[str, Any], now: datetime) -> tuple[Worker, str]:
-    """Take a worker in and give it a token. An instance the scaler ordered keeps its row; the same instance again gets a fresh token."""
-    if protocol != PROTOCOL:
-        raise Invalid("protocol_unknown", f"This control plane speaks worker protocol {PROTOCOL}.", "Use the agent that came with it.", details={"given": protocol})
-    worker = Worker.objects.select_for_update().filter(pool=pool, instance=instance).first()
-    if worker is None:
-        if Worker.objects.filter(instance=instance).exists():
-            raise Invalid("instance_taken", "An instance of that name belongs to another pool.", "Give each agent an instance name of its own.")
-        worker = Worker(id=uuid7(), pool=pool, instance=instance, name=name or instance[:60], ordered_at=now, state_since=now)
-    elif worker.state in (Worker.State.STOPPED, Worker.State.LOST):
-        raise Invalid("instance_retired", "An instance of that name was retired before.", "Start the agent with a new instance name.")
-    token, worker.token_digest = tokens.new_worker_token(worker.id)
-    if worker.state in (Worker.State.ORDERED, Worker.State.STARTING):
-        worker.state, worker.state_since = Worker.State.STARTING, now
-    worker.registered_at = worker.seen_at = now
-    worker.fingerprint = fingerprint
-    worker.save()
-    return worker, token
+DRAIN_GRACE = timedelta(seconds=30)
+STOP_GRACE = timedelta(seconds=15)
+NEVER_LAUNCHED = timedelta(seconds=10)
 
 
-@transaction.atomic
-def drain(worker: Worker, *, actor: str, reason: str = "", now: datetime) -> None:
-    """Ask a worker to finish its job and leave. Asking twice changes nothing."""
-    changed = Worker.objects.filter(id=worker.id, drain_asked_at__isnull=True, state__in=Worker.LIVE).update(
-        drain_asked_at=now, state=Worker.State.DRAINING, state_since=now
-    )
-    if changed:
-        audit.record(actor=actor, action="worker.drain", object_type="worker", object_id=str(worker.id), after={"name": worker.name}, reason=reason, now=now)
+def look_after(pool: Pool, *, provider: Provider | None = None, fence: Callable[[], None], now: datetime) -> list[str]:
+    """One round over the pool's workers; says what was done."""
+    by = provider or providers.of(pool)
+    done = [said for worker in Worker.objects.filter(pool=pool, state__in=Worker.LIVE).order_by("id") if (said := _check(worker, by, fence=fence, now=now))]
+    _settle_processes(by, now=now)
+    return done
 
 
-@transaction.atomic
-def stopped(worker: Worker, *, reason: str, message: str = "", lost: bool = False, now: datetime) -> int:
-    """Write down that a worker is gone and take back its jobs at once; returns how many there were."""
-    changed = (
-        Worker.objects.filter(id=worker.id)
-        .exclude(state__in=[Worker.State.STOPPED, Worker.State.LOST])
-        .update(
-            state=Worker.State.LOST if lost else Worker.State.STOPPED,
-            state_since=now,
-            stopped_at=now,
-            stop_reason=reason[:20],
-            stop_message=message[:500],
-            idle_since=None,
+def _check(worker: Worker, provider: Provider, *, fence: Callable[[], None], now: datetime) -> str:
+    if not worker.provider_ref and worker.registered_at is None and provider.orders:
+        return _find_again(worker, provider, fence=fence, now=now)
+    if worker.provider_ref and provider.alive(worker.provider_ref) is False:
+        asked = worker.drain_asked_at is not None
+        return _end(worker, "stopped", "drained" if asked else "vanished", "" if asked else "Its process ended without a word.", fence=fence, now=now)
+    start = timedelta(seconds=settings.WORKER["START_S"])
+    if worker.state in (Worker.State.ORDERED, Worker.State.STARTING) and now - worker.ordered_at > start:
+        return _end(worker, "stopped", "start_timeout", f"It was not ready {start.total_seconds():g} s after it was ordered.", provider, fence=fence, now=now)
+    silent = timedelta(seconds=2 * settings.WORKER["LEASE_S"])
+    if worker.registered_at is not None and now - (worker.seen_at or worker.registered_at) > silent:
+        return _end(worker, "lost", "lost", f"Nothing was heard of it for {silent.total_seconds():g} s.", provider, fence=fence, now=now)
+    if worker.state == Worker.State.DRAINING and worker.drain_asked_at is not None and now - worker.drain_asked_at > DRAIN_GRACE:
+        if not Job.objects.filter(worker=worker, status="running").exists():
+            return _end(worker, "stopped", "drained", "It had nothing to do and did not leave by itself.", provider, fence=fence, now=now)
+    return ""
+
+
+def _find_again(worker: Worker, provider: Provider, *, fence: Callable[[], None], now: datetime) -> str:
+    """A row without a reference: the controller died between writing it and noting the process."""
+    if now - worker.ordered_at < NEVER_LAUNCHED:
+        return ""
+    ref = provider.find(worker.instance)
+    if ref is not None:
+        Worker.objects.filter(id=worker.id, provider_ref={}).update(provider_ref=ref)
+        return f"{worker.name} found again"
+    return _end(worker, "stopped", "never_started", "The controller ended before it was launched.", fence=fence, now=now)
+
+
+def _end(worker: Worker, state: str, reason: str, message: str, provider: Provider | None = None, *, fence: Callable[[], None], now: datetime) -> str:
+    """Retire the worker and put its jobs back, in one transaction; then end its process."""
+    with transaction.atomic():
+        fence()
+        changed = Worker.objects.filter(id=worker.id, state=worker.state).update(
+            state=state, state_since=now, stopped_at=now, stop_reason=reason, stop_message=message, idle_since=None
         )
-    )
-    return queue.requeue_worker(worker, now=now) if changed else 0
+        if not changed:
+            return ""
+        taken = queue.requeue_worker(worker, now=now)
+    if provider is not None:
+        provider.stop(worker.provider_ref, force=True)
+    log.warning("worker ended", extra={"worker": worker.name, "reason": reason, "jobs_taken_back": taken})
+    return f"{worker.name} {reason}"
+
+
+def _settle_processes(provider: Provider, *, now: datetime) -> None:
+    """Note processes whose row does not know them yet. Processes whose worker is retired or was never written down: ask, then end, then forget them."""
+    known = provider.known()
+    if not known:
+        return
+    rows = {w.instance: w for w in Worker.objects.filter(instance__in=known).only("instance", "provider_ref", "stopped_at")}
+    for instance, ref in known.items():
+        row = rows.get(instance)
+        if row is not None and row.stopped_at is None:
+            if not row.provider_ref:  # it registered, but the controller ended before it noted the process
+                Worker.objects.filter(id=row.id, provider_ref={}).update(provider_ref=ref)
+            continue
+        if provider.alive(ref) is False:
+            provider.forget(instance)
+        elif row is None or (row.stopped_at is not None and now - row.stopped_at > STOP_GRACE):
+            provider.stop(ref, force=True)

@@ -1,0 +1,79 @@
+"""The fleet's control loops. Thin: each says what it did in a few words; the rules are in the modules it calls."""
+
+from __future__ import annotations
+
+from django.db import transaction
+from django.db.models import Max
+
+from controlplane.kernel.loops import Loop, Tick
+from fleet import queue, rollups, scaling, webhooks, workers
+from fleet.models import Job, Pool
+from fleet.providers.local import Local
+
+
+def _autoscale(tick: Tick) -> str:
+    said = []
+    for pool in Pool.objects.exclude(provider=Pool.Provider.EXTERNAL):
+        decision = scaling.step(pool, fence=tick.fence, epoch=tick.epoch, now=tick.now)
+        said.append(f"{pool.slug}: {decision.action}" + (f" {decision.applied:+d}" if decision.applied else ""))
+    return ", ".join(said)
+
+
+def _workers(tick: Tick) -> str:
+    said: list[str] = []
+    for pool in Pool.objects.all():
+        said += workers.look_after(pool, fence=tick.fence, now=tick.now)
+    return ", ".join(said)
+
+
+def _leases(tick: Tick) -> str:
+    if not Job.objects.filter(status="running", lease_until__lt=tick.now).exists():
+        return "none expired"
+    with transaction.atomic():
+        tick.fence()
+        return f"{queue.expire_leases(now=tick.now)} expired"
+
+
+def _deadlines(tick: Tick) -> str:
+    if not Job.objects.filter(status__in=["queued", "running"], deadline_at__lte=tick.now, cancel_asked_at__isnull=True).exists():
+        return "none passed"
+    with transaction.atomic():
+        tick.fence()
+        return f"{queue.expire_deadlines(now=tick.now)} passed"
+
+
+def _fair_clock(tick: Tick) -> str:
+    """Fair time goes on with the jobs that start, and never back."""
+    tags = Job.objects.filter(status="running").values("pool_id").annotate(tag=Max("fair_tag"))
+    moved = 0
+    for row in tags:
+        if Pool.objects.filter(id=row["pool_id"], virtual_time__lt=row["tag"]).exists():
+            with transaction.atomic():
+                tick.fence()
+                moved += Pool.objects.filter(id=row["pool_id"], virtual_time__lt=row["tag"]).update(virtual_time=row["tag"])
+    return f"{moved} moved"
+
+
+def _rollups(tick: Tick) -> str:
+    return f"{rollups.recompute(now=tick.now)} rows"
+
+
+def _webhooks(tick: Tick) -> str:
+    return webhooks.step(tick)
+
+
+def _logs(tick: Tick) -> str:
+    Local().cap_logs()
+    return ""
+
+
+LOOPS = [
+    Loop("autoscale", 1.0, _autoscale),
+    Loop("workers", 1.0, _workers),
+    Loop("leases", 1.0, _leases),
+    Loop("deadlines", 1.0, _deadlines),
+    Loop("fair-clock", 1.0, _fair_clock),
+    Loop("rollups", 2.0, _rollups),
+    Loop("webhooks", 0.5, _webhooks, lease_s=45.0),
+    Loop("worker-logs", 30.0, _logs),
+]
