@@ -21,9 +21,7 @@ OUT_OF_MEMORY_WORDS = re.compile(
     re.IGNORECASE,
 )
 # After one of these the CUDA context of the process is unusable: only a restart helps.
-GPU_FAULT_WORDS = re.compile(
-    r"CUDA error|device-side assert|illegal memory access|CUDA driver|no CUDA-capable device|GPU is lost|NVML", re.IGNORECASE
-)
+GPU_FAULT_WORDS = re.compile(r"CUDA error|device-side assert|illegal memory access|CUDA driver|no CUDA-capable device|GPU is lost|NVML", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -63,16 +61,17 @@ def validation(status: int, body: Any) -> Failure:
     error = body.get("error") if isinstance(body.get("error"), dict) else {}
     kind = str((error or {}).get("type", "invalid_prompt"))
     nodes = _node_errors(body.get("node_errors"))
-    said = _first_reason(nodes) or " ".join(
-        str(part) for part in ((error or {}).get("message"), (error or {}).get("details")) if part
-    )
+    said = _first_reason(nodes) or " ".join(str(part) for part in ((error or {}).get("message"), (error or {}).get("details")) if part)
     details = {"type": kind, "node_errors": nodes, **({"detail": str(error["details"])[:500]} if error and error.get("details") else {})}
     if kind == "prompt_no_outputs":
         return Failure("no_output_node", "The workflow has no output node.", "workflow", "Add a node that saves its result, such as SaveImage.", details)
     if "does not exist" in said and kind in ("invalid_prompt", "missing_node_type"):
         return Failure(
-            "node_class_missing", said, "workflow",
-            "Add the node pack that has this class to the version's dependencies and build again.", details,
+            "node_class_missing",
+            said,
+            "workflow",
+            "Add the node pack that has this class to the version's dependencies and build again.",
+            details,
         )
     return Failure("invalid_workflow", said or "ComfyUI refused the workflow.", "workflow", "Correct the named inputs and publish a new version.", details)
 
@@ -92,39 +91,58 @@ def partial(node_errors: Any) -> Failure:
 
 
 def execution_error(
-    data: Mapping[str, Any], *, titles: Mapping[str, str] | None = None,
-    input_nodes: Collection[str] = (), api_classes: Collection[str] = (),
+    data: Mapping[str, Any],
+    *,
+    titles: Mapping[str, str] | None = None,
+    input_nodes: Collection[str] = (),
+    api_classes: Collection[str] = (),
 ) -> Failure:
     """An exception inside a node."""
     node, kind = str(data.get("node_id", "")), str(data.get("node_type", ""))
     exception = str(data.get("exception_type", ""))
     said = str(data.get("exception_message", "")).strip()
     details = {
-        "node": node, "class_type": kind, "title": (titles or {}).get(node, kind),
-        "exception_type": exception, "exception_message": said[:MESSAGE_CHARS], "traceback": _trimmed(data.get("traceback")),
+        "node": node,
+        "class_type": kind,
+        "title": (titles or {}).get(node, kind),
+        "exception_type": exception,
+        "exception_message": said[:MESSAGE_CHARS],
+        "traceback": _trimmed(data.get("traceback")),
     }
     where = f"{kind} (node {node})"
     if is_out_of_memory(exception, said):
         return Failure(
-            "out_of_memory", f"{where} ran out of memory.", "capacity",
-            "Ask for smaller images or batches, or move the workflow to a pool with more memory.", details,
+            "out_of_memory",
+            f"{where} ran out of memory.",
+            "capacity",
+            "Ask for smaller images or batches, or move the workflow to a pool with more memory.",
+            details,
         )
     if GPU_FAULT_WORDS.search(said):
         found = platform("gpu_fault", f"The GPU failed in {where}: {_line(said)}", **details)
         return replace(found, restart_engine=True)
     if kind in api_classes:
         return Failure(
-            "external_api_failed", f"{where} calls a service outside, which failed: {_line(said)}", "external",
-            "Check the service's status and your account with it, then try again.", details,
+            "external_api_failed",
+            f"{where} calls a service outside, which failed: {_line(said)}",
+            "external",
+            "Check the service's status and your account with it, then try again.",
+            details,
         )
     if node in input_nodes:
         return Failure(
-            "input_unreadable", f"{where} could not read its input file: {_line(said)}", "customer_input",
-            "Send a file of a supported type that opens in an ordinary viewer.", details,
+            "input_unreadable",
+            f"{where} could not read its input file: {_line(said)}",
+            "customer_input",
+            "Send a file of a supported type that opens in an ordinary viewer.",
+            details,
         )
     return Failure(
-        "node_failed", f"{where} failed: {exception}: {_line(said)}", "workflow",
-        "Run the workflow with these inputs in ComfyUI and correct the named node.", details,
+        "node_failed",
+        f"{where} failed: {exception}: {_line(said)}",
+        "workflow",
+        "Run the workflow with these inputs in ComfyUI and correct the named node.",
+        details,
     )
 
 
@@ -143,8 +161,11 @@ def engine_stalled(stall_s: float, node: str | None) -> Failure:
 
 def run_timeout(timeout_s: float, node: str | None) -> Failure:
     return Failure(
-        "run_timeout", f"The run took longer than its limit of {timeout_s:g} s.", "workflow",
-        "Ask for less work (fewer steps, a smaller size), or raise the workflow's time limit.", {"timeout_s": timeout_s, "node": node},
+        "run_timeout",
+        f"The run took longer than its limit of {timeout_s:g} s.",
+        "workflow",
+        "Ask for less work (fewer steps, a smaller size), or raise the workflow's time limit.",
+        {"timeout_s": timeout_s, "node": node},
     )
 
 
@@ -156,7 +177,8 @@ def no_outputs(reported: bool) -> Failure:
     return Failure(
         "no_outputs",
         "The workflow ran, but no node reported a result." if not reported else "The workflow ran, but its results hold no file and no text.",
-        "workflow", "End the workflow in a node that saves its result, such as SaveImage.",
+        "workflow",
+        "End the workflow in a node that saves its result, such as SaveImage.",
     )
 
 
@@ -166,8 +188,11 @@ def output_not_stored(name: str, reason: str) -> Failure:
 
 def output_too_large(name: str, limit_bytes: int) -> Failure:
     return Failure(
-        "output_too_large", f"The outputs are larger than {limit_bytes} bytes (at {name}).", "workflow",
-        "Save fewer or smaller files, or raise the workflow's output limit.", {"limit_bytes": limit_bytes, "output": name},
+        "output_too_large",
+        f"The outputs are larger than {limit_bytes} bytes (at {name}).",
+        "workflow",
+        "Save fewer or smaller files, or raise the workflow's output limit.",
+        {"limit_bytes": limit_bytes, "output": name},
     )
 
 
@@ -180,13 +205,19 @@ def _node_errors(raw: Any) -> dict[str, dict[str, Any]]:
     for node, entry in (raw or {}).items() if isinstance(raw, dict) else ():
         errors = [
             {
-                "type": e.get("type"), "message": e.get("message"), "details": str(e.get("details", ""))[:500],
-                "input": (e.get("extra_info") or {}).get("input_name"), "received": _short((e.get("extra_info") or {}).get("received_value")),
+                "type": e.get("type"),
+                "message": e.get("message"),
+                "details": str(e.get("details", ""))[:500],
+                "input": (e.get("extra_info") or {}).get("input_name"),
+                "received": _short((e.get("extra_info") or {}).get("received_value")),
             }
-            for e in entry.get("errors", []) if isinstance(e, dict)
+            for e in entry.get("errors", [])
+            if isinstance(e, dict)
         ]
         found[str(node)] = {
-            "class_type": entry.get("class_type"), "errors": errors, "dependent_outputs": [str(o) for o in entry.get("dependent_outputs", [])],
+            "class_type": entry.get("class_type"),
+            "errors": errors,
+            "dependent_outputs": [str(o) for o in entry.get("dependent_outputs", [])],
         }
     return found
 

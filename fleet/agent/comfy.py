@@ -26,7 +26,9 @@ class Comfy:
     def __init__(self, url: str) -> None:
         self.url = url.rstrip("/")
         self._http = httpx.AsyncClient(
-            base_url=self.url, timeout=httpx.Timeout(30.0, connect=5.0), trust_env=False,
+            base_url=self.url,
+            timeout=httpx.Timeout(30.0, connect=5.0),
+            trust_env=False,
             limits=httpx.Limits(max_connections=16, keepalive_expiry=60.0),
         )
 

@@ -44,7 +44,8 @@ class ControlPlane:
 
     def __init__(self, url: str) -> None:
         self._http = httpx.AsyncClient(
-            base_url=url.rstrip("/") + "/worker/v1", timeout=httpx.Timeout(CALL_S, connect=5.0),
+            base_url=url.rstrip("/") + "/worker/v1",
+            timeout=httpx.Timeout(CALL_S, connect=5.0),
             limits=httpx.Limits(max_connections=16, keepalive_expiry=60.0),
         )
         self.last_success = time.monotonic()

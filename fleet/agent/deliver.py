@@ -78,8 +78,11 @@ async def _store(index: int, fetched: Fetched, put: Put) -> dict[str, Any]:
     found, data = fetched.found, fetched.data
     sha256, kind = hashlib.sha256(data).hexdigest(), mediatypes.kind(fetched.media_type)
     headers = {
-        "Content-Type": fetched.media_type, "X-Output-Name": quote(found.name), "X-Output-Kind": kind,
-        "X-Output-Node": quote(found.node, safe=":."), "X-Content-SHA256": sha256,
+        "Content-Type": fetched.media_type,
+        "X-Output-Name": quote(found.name),
+        "X-Output-Kind": kind,
+        "X-Output-Node": quote(found.node, safe=":."),
+        "X-Content-SHA256": sha256,
     }
     measuring = asyncio.create_task(asyncio.to_thread(measure.measure, data, fetched.media_type))
     give_up = time.monotonic() + PUT_PATIENCE_S
@@ -97,6 +100,12 @@ async def _store(index: int, fetched: Fetched, put: Put) -> dict[str, Any]:
     if stored.get("sha256") not in (None, sha256):
         raise NotDelivered(classify.output_not_stored(found.name, "the stored bytes have another sha256"))
     return {
-        "index": index, "name": found.name, "kind": kind, "node": found.node, "media_type": fetched.media_type,
-        "sha256": sha256, "size_bytes": len(data), "measurements": measurements,
+        "index": index,
+        "name": found.name,
+        "kind": kind,
+        "node": found.node,
+        "media_type": fetched.media_type,
+        "sha256": sha256,
+        "size_bytes": len(data),
+        "measurements": measurements,
     }

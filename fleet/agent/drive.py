@@ -73,8 +73,15 @@ class Drive:
     """One prompt. `conclude` runs it; `stop` and `engine_died` may be called meanwhile."""
 
     def __init__(
-        self, comfy: Comfy, socket: EventSocket, order: Order, *, patience: Patience, classes: Classes | None = None,
-        on_progress: Callable[[float, str | None], None] | None = None, prompt_id: str | None = None,
+        self,
+        comfy: Comfy,
+        socket: EventSocket,
+        order: Order,
+        *,
+        patience: Patience,
+        classes: Classes | None = None,
+        on_progress: Callable[[float, str | None], None] | None = None,
+        prompt_id: str | None = None,
     ) -> None:
         self.prompt_id = prompt_id or str(uuid.uuid4())
         self.progress = Progress(order.graph, order.weights, (classes or Classes()).outputs)
@@ -123,7 +130,9 @@ class Drive:
     async def _submit(self) -> Failure | None:
         await self._socket.ready(SOCKET_WAIT_S)
         body = {
-            "prompt": self._order.graph, "client_id": self._socket.client_id, "prompt_id": self.prompt_id,
+            "prompt": self._order.graph,
+            "client_id": self._socket.client_id,
+            "prompt_id": self.prompt_id,
             "extra_data": dict(self._order.extra_data),
         }
         began = time.monotonic()
@@ -323,9 +332,14 @@ class Drive:
         titles = {n: str((node.get("_meta") or {}).get("title", "")) for n, node in self._order.graph.items() if isinstance(node, dict)}
         if verdict.data is None:
             return self._done(failure=classify.platform("engine_error", "ComfyUI reported an error without saying which."))
-        return self._done(failure=classify.execution_error(
-            verdict.data, titles=titles, input_nodes=self._order.input_nodes, api_classes=self._classes.external,
-        ))
+        return self._done(
+            failure=classify.execution_error(
+                verdict.data,
+                titles=titles,
+                input_nodes=self._order.input_nodes,
+                api_classes=self._classes.external,
+            )
+        )
 
     def _done(self, *, failure: Failure | None = None, history: Mapping[str, Any] | None = None, stuck: bool = False) -> Conclusion:
         if failure is None:

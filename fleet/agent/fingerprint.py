@@ -24,8 +24,11 @@ async def gpu() -> tuple[str, int]:
     if binary is None:
         return "cpu", 0
     process = await asyncio.create_subprocess_exec(
-        binary, "--query-gpu=name,memory.total", "--format=csv,noheader,nounits",
-        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL,
+        binary,
+        "--query-gpu=name,memory.total",
+        "--format=csv,noheader,nounits",
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.DEVNULL,
     )
     try:
         out, _ = await asyncio.wait_for(process.communicate(), 10)
@@ -46,7 +49,13 @@ def packages() -> dict[str, str]:
 
 
 def describe(
-    *, engine_kind: str, stats: Mapping[str, Any], object_info: Mapping[str, Any], gpu_found: tuple[str, int], installed: Mapping[str, str], work_dir: Path,
+    *,
+    engine_kind: str,
+    stats: Mapping[str, Any],
+    object_info: Mapping[str, Any],
+    gpu_found: tuple[str, int],
+    installed: Mapping[str, str],
+    work_dir: Path,
 ) -> dict[str, Any]:
     """The fingerprint of the worker protocol."""
     system = stats.get("system") or {}
@@ -58,15 +67,22 @@ def describe(
     # The server names itself, also when it runs behind COMFYUI_URL.
     embedded = engine_kind == "embedded" or ("engine" in system and system["engine"] == "embedded")
     return {
-        "gpu": name, "vram_bytes": vram, "ram_bytes": psutil.virtual_memory().total, "disk_free_bytes": shutil.disk_usage(work_dir).free,
-        "comfyui_version": str(system.get("comfyui_version", "")), "engine": "embedded" if embedded else "comfyui",
-        "python": platform.python_version(), "packages": dict(installed), "node_classes": classes,
+        "gpu": name,
+        "vram_bytes": vram,
+        "ram_bytes": psutil.virtual_memory().total,
+        "disk_free_bytes": shutil.disk_usage(work_dir).free,
+        "comfyui_version": str(system.get("comfyui_version", "")),
+        "engine": "embedded" if embedded else "comfyui",
+        "python": platform.python_version(),
+        "packages": dict(installed),
+        "node_classes": classes,
         "node_classes_sha256": hashlib.sha256("\n".join(classes).encode()).hexdigest(),
     }
 
 
 def classes(object_info: Mapping[str, Any]) -> Classes:
     """Which classes are outputs, and which call a service outside."""
+
     def having(flag: str) -> frozenset[str]:
         return frozenset(name for name, info in object_info.items() if isinstance(info, dict) and info.get(flag))
 

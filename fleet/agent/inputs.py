@@ -53,9 +53,14 @@ async def _place(file: Mapping[str, Any], *, comfy: Comfy, fetch: Fetch, max_byt
     except ValueError as error:
         raise InputFailed(classify.platform("input_name_unsafe", str(error))) from error
     if size > max_bytes:
-        raise InputFailed(Failure(
-            "input_too_large", f"{name} has {size} bytes; the worker accepts {max_bytes}.", "customer_input", "Send a smaller file.",
-        ))
+        raise InputFailed(
+            Failure(
+                "input_too_large",
+                f"{name} has {size} bytes; the worker accepts {max_bytes}.",
+                "customer_input",
+                "Send a smaller file.",
+            )
+        )
     data = await _fetched(str(file["sha256"]), name, fetch, size or max_bytes)
     return await comfy.upload(base, data, str(file.get("media_type") or "application/octet-stream"), folder)
 

@@ -93,17 +93,27 @@ class Agent:
 
     async def _register(self, gpu: tuple[str, int], installed: Mapping[str, str]) -> None:
         body = {
-            "protocol": PROTOCOL, "agent_version": VERSION, "instance": self.settings.instance, "name": self.settings.name,
-            "pid": os.getpid(), "host": sockets.gethostname(),
+            "protocol": PROTOCOL,
+            "agent_version": VERSION,
+            "instance": self.settings.instance,
+            "name": self.settings.name,
+            "pid": os.getpid(),
+            "host": sockets.gethostname(),
             "fingerprint": fingerprint.describe(
-                engine_kind=self.settings.engine.kind, stats=self.keeper.stats, object_info=self.keeper.object_info,
-                gpu_found=gpu, installed=installed, work_dir=self.work_dir,
+                engine_kind=self.settings.engine.kind,
+                stats=self.keeper.stats,
+                object_info=self.keeper.object_info,
+                gpu_found=gpu,
+                installed=installed,
+                work_dir=self.work_dir,
             ),
         }
         give_up = time.monotonic() + REGISTER_PATIENCE_S
         try:
             answer = await patiently(
-                lambda: self.control.register(self.settings.pool_token, body), until=lambda: time.monotonic() < give_up, what="register",
+                lambda: self.control.register(self.settings.pool_token, body),
+                until=lambda: time.monotonic() < give_up,
+                what="register",
             )
         except (Retired, Refused, Stale) as error:
             self.leaving = Leaving("stopped", f"Registration was refused: {error}", 2, tell=False)
@@ -113,8 +123,13 @@ class Agent:
             return
         self._lease_s, self._poll_wait_s = float(answer.get("lease_s", 15)), float(answer.get("poll_wait_s", 20))
         self._pulse = Pulse(
-            self.control, heartbeat_s=float(answer.get("heartbeat_s", 2)), silence_s=float(answer.get("silence_exit_s", 60)),
-            state=self._state, on_answer=self._answered, on_retired=self._retired, on_silence=self._silent,
+            self.control,
+            heartbeat_s=float(answer.get("heartbeat_s", 2)),
+            silence_s=float(answer.get("silence_exit_s", 60)),
+            state=self._state,
+            on_answer=self._answered,
+            on_retired=self._retired,
+            on_silence=self._silent,
         )
         log.info("registered", worker=answer.get("worker"))
 
@@ -150,7 +165,18 @@ class Agent:
 
         async def ask() -> None:
             nonlocal answer
-            answer = await self.control.claim(wait_s=self._poll_wait_s, warm=self.warm)
+            claim = asyncio.create_task(self.control.claim(wait_s=self._poll_wait_s, warm=self.warm))
+            died = asyncio.create_task(self.keeper.engine.died.wait())
+            try:
+                await asyncio.wait({claim, died}, return_when=asyncio.FIRST_COMPLETED)
+                if not claim.done():
+                    # A poll given up may just have been handed a job, which then waits for its lease to end.
+                    await self.keeper.make_ready()
+                answer = await claim
+            finally:
+                claim.cancel()
+                died.cancel()
+                await asyncio.gather(claim, died, return_exceptions=True)
 
         if not await self._unless_woken(ask()):
             return []
@@ -159,15 +185,21 @@ class Agent:
         return list(answer.get("jobs") or [])
 
     async def _run_job(self, assignment: Mapping[str, Any]) -> None:
-        socket = self.keeper.socket()
         run = JobRun(
-            assignment, self.keeper.comfy, self.control, self.settings.patience, self.keeper.classes, self.settings.max_input_bytes,
+            assignment,
+            self.keeper.comfy,
+            self.control,
+            self.settings.patience,
+            self.keeper.classes,
+            self.settings.max_input_bytes,
             on_progress=self._moved,
         )
         self.current, self._renewed_at = run, time.monotonic()
         log.info("claimed", workflow=assignment.get("workflow"), nodes=len(assignment.get("graph") or {}), files=len(assignment.get("files") or []))
-        if self.keeper.engine.died.is_set():
-            run.engine_died(self.keeper.engine.death)
+        if not self.keeper.ready:
+            await self.keeper.make_ready()
+            run.comfy, run.classes, run.death = self.keeper.comfy, self.keeper.classes, None
+        socket = self.keeper.socket()
         try:
             report = await self._executed(run, socket)
             if report is not None:
@@ -207,7 +239,8 @@ class Agent:
             try:
                 answer = await patiently(
                     lambda sent=current: self.control.complete(run.job, run.attempt, sent),
-                    until=lambda: time.monotonic() - self._renewed_at < patience_s, what="complete",
+                    until=lambda: time.monotonic() - self._renewed_at < patience_s,
+                    what="complete",
                 )
             except Stale:
                 log.warning("attempt is stale, completion dropped")
@@ -315,8 +348,6 @@ class Agent:
         self.keeper.doubt()
         if self.current is not None:
             self.current.engine_died(message)
-        else:
-            self._wake.set()
 
     # State
 

@@ -22,8 +22,16 @@ FLAT_STD = 2.0  # of 255: no picture of anything has less contrast
 SILENT_RMS = 1e-4
 
 UNKNOWN: dict[str, Any] = {
-    "decodes": None, "width": None, "height": None, "frames": None, "duration_s": None, "flat": None, "blank": None,
-    "has_nan": None, "sharpness": None, "phash": None,
+    "decodes": None,
+    "width": None,
+    "height": None,
+    "frames": None,
+    "duration_s": None,
+    "flat": None,
+    "blank": None,
+    "has_nan": None,
+    "sharpness": None,
+    "phash": None,
 }
 
 

@@ -68,9 +68,7 @@ def collect(reported: Mapping[str, Any], *, unique: str = "", frames: Sequence[t
     streamed = [Found(node, f"frame_{_safe(node)}_{i:05}.png", data=data) for i, (node, data) in enumerate(frames, 1)]
     saved += streamed
     chosen = (saved or previews) + texts
-    return Collected(
-        tuple(_distinct(chosen, unique)), len(previews) if saved else 0, tuple(sorted(set(ignored))), bool(reported) or bool(frames)
-    )
+    return Collected(tuple(_distinct(chosen, unique)), len(previews) if saved else 0, tuple(sorted(set(ignored))), bool(reported) or bool(frames))
 
 
 def _file(node: str, value: Mapping[str, Any], unique: str) -> Found:

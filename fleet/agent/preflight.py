@@ -24,8 +24,13 @@ class Usage:
 
     def body(self, short: list[str]) -> dict[str, Any]:
         return {
-            "ram_used_bytes": self.ram_used_bytes, "ram_total_bytes": self.ram_total_bytes, "disk_free_bytes": self.disk_free_bytes,
-            "vram_used_bytes": self.vram_used_bytes, "vram_total_bytes": self.vram_total_bytes, "cpu_percent": self.cpu_percent, "short": short,
+            "ram_used_bytes": self.ram_used_bytes,
+            "ram_total_bytes": self.ram_total_bytes,
+            "disk_free_bytes": self.disk_free_bytes,
+            "vram_used_bytes": self.vram_used_bytes,
+            "vram_total_bytes": self.vram_total_bytes,
+            "cpu_percent": self.cpu_percent,
+            "short": short,
         }
 
 
@@ -42,8 +47,13 @@ def shortages(usage: Usage, *, min_free_disk_bytes: int, min_free_ram_bytes: int
 def usage(work_dir: Path, vram: tuple[int, int] = (0, 0)) -> Usage:
     memory = psutil.virtual_memory()
     return Usage(
-        ram_used_bytes=memory.total - memory.available, ram_total_bytes=memory.total, ram_free_bytes=memory.available,
-        disk_free_bytes=shutil.disk_usage(work_dir).free, cpu_percent=psutil.cpu_percent(), vram_used_bytes=vram[0], vram_total_bytes=vram[1],
+        ram_used_bytes=memory.total - memory.available,
+        ram_total_bytes=memory.total,
+        ram_free_bytes=memory.available,
+        disk_free_bytes=shutil.disk_usage(work_dir).free,
+        cpu_percent=psutil.cpu_percent(),
+        vram_used_bytes=vram[0],
+        vram_total_bytes=vram[1],
     )
 
 

@@ -112,9 +112,15 @@ class Engine:
     async def _spawn(self, command: list[str], cwd: Path | None) -> None:
         self._tail.clear()
         self._process = await asyncio.create_subprocess_exec(
-            *command, cwd=cwd, env=self._environment(), stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE, limit=1024 * 1024,
-            start_new_session=True, preexec_fn=_die_with_parent if sys.platform == "linux" else None,
+            *command,
+            cwd=cwd,
+            env=self._environment(),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            limit=1024 * 1024,
+            start_new_session=True,
+            preexec_fn=_die_with_parent if sys.platform == "linux" else None,
         )
         assert self._process.stderr is not None
         self._drains.append(asyncio.create_task(self._drain(self._process.stderr)))
@@ -134,8 +140,17 @@ class Engine:
         self.url = f"http://127.0.0.1:{port}"
         database = self.work_dir / "user" / "comfyui.db"
         return [
-            self.choice.python, "main.py", "--listen", "127.0.0.1", "--port", str(port), "--disable-auto-launch", *self._directories(),
-            "--database-url", f"sqlite:///{database}", *self.choice.args,
+            self.choice.python,
+            "main.py",
+            "--listen",
+            "127.0.0.1",
+            "--port",
+            str(port),
+            "--disable-auto-launch",
+            *self._directories(),
+            "--database-url",
+            f"sqlite:///{database}",
+            *self.choice.args,
         ]
 
     def _directories(self) -> list[str]:

@@ -19,8 +19,15 @@ class Pulse:
     """Sends the state every `heartbeat_s`, and early when something moved."""
 
     def __init__(
-        self, control: ControlPlane, *, heartbeat_s: float, silence_s: float, state: Callable[[], dict[str, Any]],
-        on_answer: Callable[[dict[str, Any]], None], on_retired: Callable[[], None], on_silence: Callable[[float], None],
+        self,
+        control: ControlPlane,
+        *,
+        heartbeat_s: float,
+        silence_s: float,
+        state: Callable[[], dict[str, Any]],
+        on_answer: Callable[[dict[str, Any]], None],
+        on_retired: Callable[[], None],
+        on_silence: Callable[[float], None],
     ) -> None:
         self._control = control
         self._heartbeat_s, self._silence_s = heartbeat_s, silence_s

@@ -117,9 +117,14 @@ class JobRun:
         if deadline_in_s is not None and deadline_in_s <= 0:
             return self._failed(classify.deadline_passed())
         order = Order(
-            graph=graph, extra_data=self.assignment.get("extra_data") or {}, weights=self.assignment.get("weights") or {},
-            timeout_s=float(self.assignment.get("timeout_s") or 600), stall_s=float(self.assignment.get("stall_s") or 120),
-            deadline_in_s=deadline_in_s, input_nodes={str(f.get("node")) for f in files}, max_stream_bytes=self._max_output_bytes,
+            graph=graph,
+            extra_data=self.assignment.get("extra_data") or {},
+            weights=self.assignment.get("weights") or {},
+            timeout_s=float(self.assignment.get("timeout_s") or 600),
+            stall_s=float(self.assignment.get("stall_s") or 120),
+            deadline_in_s=deadline_in_s,
+            input_nodes={str(f.get("node")) for f in files},
+            max_stream_bytes=self._max_output_bytes,
         )
         self.drive = Drive(self.comfy, socket, order, patience=self.patience, classes=self.classes, on_progress=self._moved)
         if self.stop_reason:
@@ -172,7 +177,9 @@ class JobRun:
         if self.stop_reason in SILENT_STOPS:
             return Report(None)
         return Report(
-            self._body("failed", failure, []), code=failure.code, free_memory=failure.code == "out_of_memory",
+            self._body("failed", failure, []),
+            code=failure.code,
+            free_memory=failure.code == "out_of_memory",
             restart_engine=failure.restart_engine,
         )
 
@@ -186,8 +193,12 @@ class JobRun:
     def _body(self, outcome: str, failure: Failure | None, rows: list[dict[str, Any]]) -> dict[str, Any]:
         self.timings.busy_s = time.monotonic() - self.claimed_at
         return {
-            "outcome": outcome, "error": failure.body() if failure else None, "outputs": rows, "timings": self.timings.body(),
-            "nodes": self.drive.clock.rows() if self.drive else [], "warm": [],
+            "outcome": outcome,
+            "error": failure.body() if failure else None,
+            "outputs": rows,
+            "timings": self.timings.body(),
+            "nodes": self.drive.clock.rows() if self.drive else [],
+            "warm": [],
         }
 
     def _moved(self, fraction: float, node: str | None) -> None:

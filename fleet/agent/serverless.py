@@ -186,9 +186,7 @@ async def execute(request: Request, keeper: Keeper, settings: Settings) -> dict[
 
 
 def _renamed(graph: Mapping[str, Any], name: str, stored: str) -> dict[str, Any]:
-    return {
-        node_id: {**node, "inputs": {k: stored if v == name else v for k, v in node.get("inputs", {}).items()}} for node_id, node in graph.items()
-    }
+    return {node_id: {**node, "inputs": {k: stored if v == name else v for k, v in node.get("inputs", {}).items()}} for node_id, node in graph.items()}
 
 
 def _entry(fetched: deliver.Fetched) -> dict[str, Any]:

@@ -53,8 +53,11 @@ class NodeClock:
     def rows(self) -> list[dict[str, Any]]:
         return [
             {
-                "node": node, "class_type": self._classes.get(node, ""), "start_s": round(span.start_s, 4),
-                "run_s": round((span.end_s if span.end_s is not None else span.start_s) - span.start_s, 4), "cached": span.cached,
+                "node": node,
+                "class_type": self._classes.get(node, ""),
+                "start_s": round(span.start_s, 4),
+                "run_s": round((span.end_s if span.end_s is not None else span.start_s) - span.start_s, 4),
+                "cached": span.cached,
             }
             for node, span in self._spans.items()
         ]

@@ -29,7 +29,7 @@ def slow(steps=12, size=1024):
     graph = {"1": {"class_type": "EmptyImage", "inputs": {"width": size, "height": size, "batch_size": 1, "color": next(counter)}}}
     for n in range(2, steps + 2):
         graph[str(n)] = {"class_type": "ImageBlur", "inputs": {"image": [str(n - 1), 0], "blur_radius": 15, "sigma": 3.0}}
-    graph["99"] = {"class_type": "SaveImage", "inputs": {"images": [str(steps + 1), 0], "filename_prefix": "slow"}}
+    graph["save"] = {"class_type": "SaveImage", "inputs": {"images": [str(steps + 1), 0], "filename_prefix": "slow"}}
     return graph
 
 
