@@ -62,7 +62,7 @@ def describe(graph: Graph, library: Any, *, node: str, input: str, name: str = "
         )
     value = literal(raw)
     kind = _file_kind(held.get("class_type", ""), input, declared)
-    shared = {"name": name or _slug(input), "node": node, "input": input, "title": _human(name or input), "kind": kind}
+    shared: dict[str, Any] = {"name": name or _slug(input), "node": node, "input": input, "title": _human(name or input), "kind": kind}
     if declared:
         shared["description"] = str(declared.meta.get("tooltip") or "")[:500]
     if kind != "value":

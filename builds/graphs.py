@@ -6,6 +6,7 @@ graph does wrong is a list of findings (`builds.findings`), so that an editor ca
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -13,9 +14,9 @@ from typing import Any
 from builds.exposed import ExposedInput, storable
 from builds.findings import findings
 from builds.links import cycle
-from controlplane.kernel.errors import Invalid, TooLarge
+from controlplane.kernel.errors import Invalid, Malformed, TooLarge
 
-__all__ = ["MAX_BYTES", "bind", "findings", "parse", "refuse_cycle", "unwrap"]
+__all__ = ["MAX_BYTES", "bind", "findings", "load", "parse", "refuse_cycle", "unwrap"]
 
 MAX_BYTES = 4_000_000
 MAX_NODES = 2_000
@@ -27,6 +28,16 @@ MAX_ID = 100
 MAX_CLASS = 200
 
 _EXPORT = "In ComfyUI choose Workflow → Export (API) and import that file."
+
+
+def load(data: bytes) -> Any:
+    """The JSON document in an uploaded file; raises Malformed or TooLarge."""
+    if len(data) > MAX_BYTES:
+        raise TooLarge("graph_too_large", f"The file is larger than {MAX_BYTES:,} bytes.", "Upload files as files; the graph should only name them.")
+    try:
+        return json.loads(data.removeprefix(b"\xef\xbb\xbf"))
+    except (ValueError, RecursionError) as error:
+        raise Malformed("invalid_json", "The file is not JSON.", _EXPORT) from error
 
 
 def unwrap(document: Any) -> Any:

@@ -100,7 +100,7 @@ def store(
             return _loaded(before.pk, sha256)
         if current:
             NodeLibrary.objects.filter(current=True).exclude(name=name).update(current=False)
-        fields = {"comfyui_version": comfyui_version[:40], "sha256": sha256, "object_info": table, "source": source[:300]}
+        fields: dict[str, Any] = {"comfyui_version": comfyui_version[:40], "sha256": sha256, "object_info": table, "source": source[:300]}
         if current:
             fields["current"] = True
         library, _ = NodeLibrary.objects.update_or_create(name=name[:120], defaults=fields, create_defaults={**fields, "created_at": now})
