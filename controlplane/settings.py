@@ -119,6 +119,10 @@ MAX_FILE_BYTES = env.int("MAX_FILE_BYTES", 64_000_000)
 MAX_IMAGE_PIXELS = env.int("MAX_IMAGE_PIXELS", 64_000_000)
 MAX_OUTPUT_BYTES = env.int("MAX_OUTPUT_BYTES", 512_000_000)
 
+# -- the web process ---------------------------------------------------------------------------------
+WEB_THREADS = env.int("WEB_THREADS", 8)  # half of them may wait for a job to end (Prefer: wait)
+METRICS_TOKEN = env.str("METRICS_TOKEN", "")  # lets /metrics be read from beyond this machine
+
 # -- the API -----------------------------------------------------------------------------------------
 REST_FRAMEWORK = {
     "DEFAULT_AUTHENTICATION_CLASSES": ["billing.authentication.KeyAuthentication"],
@@ -141,6 +145,7 @@ SPECTACULAR_SETTINGS = {
     "REDOC_DIST": "SIDECAR",
     "SCHEMA_PATH_PREFIX": r"/v1",
     "PREPROCESSING_HOOKS": ["controlplane.api.schema.only_v1"],
+    "POSTPROCESSING_HOOKS": ["controlplane.api.schema.complete"],
     "COMPONENT_SPLIT_REQUEST": True,
     "SERVE_AUTHENTICATION": [],
     "SERVE_PERMISSIONS": [],

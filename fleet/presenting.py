@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
+from urllib.parse import quote
 
 from controlplane.kernel import money
 from fleet.estimates import Place
 from fleet.models import Job, Output
 
 
-def job(job: Job, *, outputs: Iterable[Output] = (), place: Place | None = None) -> dict[str, Any]:
-    """The public shape of a job. `job` needs workflow and version at hand; outputs are those published."""
+def job(job: Job, *, outputs: Iterable[Output] = (), place: Place | None = None, base_url: str = "") -> dict[str, Any]:
+    """The public shape of a job. `job` needs workflow and version at hand; outputs are those published; `base_url` makes their addresses absolute."""
     at = place or Place()
     price = job.price_microusd if job.price_microusd is not None else job.quote_microusd
     return {
@@ -28,19 +29,19 @@ def job(job: Job, *, outputs: Iterable[Output] = (), place: Place | None = None)
         "finished_at": stamp(job.finished_at),
         "price_usd": money.to_usd(price),
         "inputs": job.inputs,
-        "outputs": [output(o) for o in outputs],
+        "outputs": [output(o, base_url=base_url) for o in outputs],
         "error": error(job),
         "metadata": job.metadata,
     }
 
 
-def output(item: Output) -> dict[str, Any]:
-    """The public shape of one output; `url` is relative to the API's own address."""
+def output(item: Output, *, base_url: str = "") -> dict[str, Any]:
+    """The public shape of one output; without `base_url` its address is relative to the API's own."""
     return {
         "name": item.name,
         "kind": item.kind,
         "media_type": item.media_type,
-        "url": f"/v1/jobs/{item.job_id}/outputs/{item.index}/{_path(item.name)}",
+        "url": f"{base_url}/v1/jobs/{item.job_id}/outputs/{item.index}/{_path(item.name)}",
         "bytes": item.size_bytes,
         "width": item.width,
         "height": item.height,
@@ -70,6 +71,4 @@ def stamp(at: datetime | None) -> str | None:
 
 
 def _path(name: str) -> str:
-    from urllib.parse import quote
-
     return quote(name, safe="")

@@ -1,0 +1,1 @@
+"""The customer API as one thing: its addresses, its document, the catalogue, and the metrics of the whole."""

@@ -1,0 +1,16 @@
+"""Addresses of jobs and files under /v1/."""
+
+from django.urls import path
+
+from fleet.api import files, jobs, outputs
+
+urlpatterns = [
+    path("workflows/<str:slug>/jobs", jobs.WorkflowJobs.as_view(), name="api-workflow-jobs"),
+    path("jobs", jobs.Jobs.as_view(), name="api-jobs"),
+    path("jobs/<str:job>", jobs.OneJob.as_view(), name="api-job"),
+    path("jobs/<str:job>/cancel", jobs.Cancel.as_view(), name="api-job-cancel"),
+    path("jobs/<str:job>/events", jobs.Events.as_view(), name="api-job-events"),
+    path("jobs/<str:job>/outputs/<str:index>/<str:name>", outputs.OutputBytes.as_view(), name="api-output"),
+    path("files", files.Files.as_view(), name="api-files"),
+    path("files/<str:file>", files.OneFile.as_view(), name="api-file"),
+]
