@@ -56,7 +56,7 @@ class Engine:
         if "number" in body:
             number = float(body["number"])
         else:
-            number = -self._number if body.get("front") else self._number
+            number = -self._number if _is_true(body, "front") else self._number
             self._number += 1
         if "prompt" not in body:
             problem = {"type": "no_prompt", "message": "No prompt provided", "details": "No prompt provided", "extra_info": {}}
@@ -100,3 +100,8 @@ class Engine:
         self.queue.done(lambda: self.history.put(item.prompt_id, entry))
         if item.client_id is not None:
             self.hub.send("executing", {"node": None, "prompt_id": item.prompt_id}, item.client_id)
+
+
+def _is_true(body: Any, key: str) -> bool:
+    # A body may be any JSON; a text has no `get` and must come out as "no prompt" all the same.
+    return key in body and bool(body[key])

@@ -19,7 +19,7 @@ from websockets.sync.client import connect
 
 from tests.contract.transcripts import REPOSITORY
 
-DEADLINE_S = 20.0
+DEADLINE_S = 10.0
 
 
 def wait_until(condition: Callable[[], Any], what: str, timeout_s: float = DEADLINE_S) -> None:
@@ -36,7 +36,8 @@ class Socket:
     def __init__(self, url: str) -> None:
         self.messages: list[Any] = []
         self.closed = False
-        self._connection = connect(url, max_size=None, ping_interval=None)
+        self._open = contextlib.ExitStack()
+        self._connection = self._open.enter_context(connect(url, max_size=None, ping_interval=None))
         self._thread = threading.Thread(target=self._read, daemon=True)
         self._thread.start()
 
@@ -50,7 +51,7 @@ class Socket:
         self._connection.send(json.dumps(data))
 
     def close(self) -> None:
-        self._connection.close()
+        self._open.close()
 
     def of_type(self, kind: str) -> list[dict[str, Any]]:
         return [message["data"] for message in list(self.messages) if isinstance(message, dict) and message["type"] == kind]
