@@ -41,6 +41,7 @@ class Patience:
     quiet_socket_s: float = 15.0  # a silent socket may have been forgotten by the server
     interrupt_grace_s: float = 20.0  # interrupts act between nodes only
     gone_s: float = 10.0  # an engine we did not start stays unreachable this long: it crashed
+    restart_s: float = 0.5  # before the first restart of a crashed engine; doubles up to 30 s
 
 
 @dataclass(frozen=True)
@@ -84,6 +85,7 @@ def parser() -> argparse.ArgumentParser:
     flag("--max-input-mib", "COMFYPLANE_MAX_INPUT_MIB", "largest input file, default 512")
     flag("--poll-s", "COMFYPLANE_POLL_S", "history poll beside the websocket, default 2")
     flag("--interrupt-grace-s", "COMFYPLANE_INTERRUPT_GRACE_S", "wait for an interrupt to act, default 20")
+    flag("--restart-s", "COMFYPLANE_RESTART_S", "wait before the first restart of a crashed engine, default 0.5")
     flag("--log-level", "COMFYPLANE_LOG_LEVEL", "debug, info, warning or error, default info")
     p.add_argument("--serverless", metavar="INPUT.json|-", help="run one request from a file or stdin, print its output")
     return p
@@ -128,6 +130,7 @@ def from_args(argv: Sequence[str], env: Mapping[str, str] = os.environ) -> tuple
         patience=Patience(
             poll_s=number("poll_s", "COMFYPLANE_POLL_S", 2.0),
             interrupt_grace_s=number("interrupt_grace_s", "COMFYPLANE_INTERRUPT_GRACE_S", 20.0),
+            restart_s=number("restart_s", "COMFYPLANE_RESTART_S", 0.5),
         ),
         min_free_disk_bytes=int(number("min_free_disk_mib", "COMFYPLANE_MIN_FREE_DISK_MIB", 1024) * MIB),
         min_free_ram_bytes=int(number("min_free_ram_mib", "COMFYPLANE_MIN_FREE_RAM_MIB", 512) * MIB),

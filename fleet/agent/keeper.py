@@ -36,7 +36,7 @@ class Keeper:
         self._patience = patience
         self._comfy: Comfy | None = None
         self._spares: SpareSockets | None = None
-        self._waits = backoff.delays(first_s=0.5, cap_s=30.0)
+        self._waits = backoff.delays(first_s=self._patience.restart_s, cap_s=30.0)
 
     @property
     def comfy(self) -> Comfy:
@@ -91,7 +91,7 @@ class Keeper:
     def proved(self) -> None:
         """A job went through: earlier crashes no longer count."""
         self.crashes = 0
-        self._waits = backoff.delays(first_s=0.5, cap_s=30.0)
+        self._waits = backoff.delays(first_s=self._patience.restart_s, cap_s=30.0)
 
     def doubt(self) -> None:
         """Something broke: warm up again before the next job."""

