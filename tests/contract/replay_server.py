@@ -6,6 +6,7 @@ It knows nothing of ComfyUI beyond the recording, so the agent meets what the re
 from __future__ import annotations
 
 import asyncio
+import atexit
 import base64
 import json
 import socket
@@ -19,8 +20,6 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
-
-PIXEL = base64.b64decode("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAQAAAC1HAwCAAAAC0lEQVR42mNkYAAAAAYAAjCB0C8AAAAASUVORK5CYII=")
 
 
 def recorded_prompts(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -81,32 +80,16 @@ class Replay:
         self._interrupted = threading.Event()
 
     def __enter__(self) -> Replay:
-        self._listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-        self._listener.bind(("127.0.0.1", 0))
-        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
-        app = Starlette(routes=[
-            Route("/prompt", self._prompt, methods=["POST"]),
-            Route("/history/{prompt_id}", self._history),
-            Route("/queue", self._queue, methods=["GET", "POST"]),
-            Route("/interrupt", self._interrupt, methods=["POST"]),
-            Route("/view", self._view),
-            WebSocketRoute("/ws", self._socket),
-        ])
-        self._server = uvicorn.Server(uvicorn.Config(app, log_level="critical", lifespan="off", ws="websockets-sansio", timeout_graceful_shutdown=0))
-        self._thread = threading.Thread(target=self._server.run, kwargs={"sockets": [self._listener]}, daemon=True)
-        self._thread.start()
-        end = time.monotonic() + 10
-        while not self._server.started:
-            assert time.monotonic() < end, "the replay server did not start"
-            time.sleep(0.002)
+        self._server = Server() if self.dies else Server.shared()
+        self._server.current = self
+        self.url = self._server.url
         return self
 
     def __exit__(self, *exc: object) -> None:
         self._submitted.set()
         self._interrupted.set()
-        self._server.should_exit = self._server.force_exit = True
-        self._thread.join(5)
-        self._listener.close()
+        if self.dies:
+            self._server.stop()
 
     async def _prompt(self, request: Request) -> Response:
         self.prompts.append(await request.json())
@@ -135,9 +118,6 @@ class Replay:
         self._interrupted.set()
         return Response()
 
-    async def _view(self, request: Request) -> Response:
-        return Response(PIXEL, media_type="image/png")
-
     async def _socket(self, websocket: WebSocket) -> None:
         await websocket.accept()
         self.client_ids.append(websocket.query_params["clientId"])
@@ -155,7 +135,7 @@ class Replay:
                     return
                 self.ended_at = time.monotonic()
                 if self.dies:
-                    self._server.should_exit = self._server.force_exit = True
+                    self._server.die()
                 if self.dies or self.forgets:
                     await websocket.close(1011)
                     return
@@ -175,6 +155,68 @@ class Replay:
                 await websocket.send_bytes(message)
             else:
                 await websocket.send_text(json.dumps(message))
+
+
+class Server:
+    """One listening server; whoever is `current` answers. Starting one per test would take most of the time."""
+
+    _shared: Server | None = None
+
+    def __init__(self) -> None:
+        self.current: Replay | None = None
+        # Named as TCP, or asyncio leaves Nagle's algorithm on and every answer costs 40 ms.
+        self._listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+        self._listener.bind(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+        app = Starlette(routes=[
+            Route("/prompt", self._prompt, methods=["POST"]),
+            Route("/history/{prompt_id}", self._history),
+            Route("/queue", self._queue, methods=["GET", "POST"]),
+            Route("/interrupt", self._interrupt, methods=["POST"]),
+            WebSocketRoute("/ws", self._socket),
+        ])
+        config = uvicorn.Config(app, log_level="critical", lifespan="off", ws="websockets-sansio", timeout_graceful_shutdown=0)
+        self._server = uvicorn.Server(config)
+        self._thread = threading.Thread(target=self._server.run, kwargs={"sockets": [self._listener]}, daemon=True)
+        self._thread.start()
+        end = time.monotonic() + 10
+        while not self._server.started:
+            assert time.monotonic() < end, "the replay server did not start"
+            time.sleep(0.002)
+
+    @classmethod
+    def shared(cls) -> Server:
+        if cls._shared is None:
+            cls._shared = cls()
+            atexit.register(cls._shared.stop)
+        return cls._shared
+
+    def die(self) -> None:
+        self._server.should_exit = self._server.force_exit = True
+
+    def stop(self) -> None:
+        self.die()
+        self._thread.join(5)
+        self._listener.close()
+
+    def _now(self) -> Replay:
+        assert self.current is not None
+        return self.current
+
+    async def _prompt(self, request: Request) -> Response:
+        return await self._now()._prompt(request)
+
+    async def _history(self, request: Request) -> Response:
+        return await self._now()._history(request)
+
+    async def _queue(self, request: Request) -> Response:
+        return await self._now()._queue(request)
+
+    async def _interrupt(self, request: Request) -> Response:
+        return await self._now()._interrupt(request)
+
+    async def _socket(self, websocket: WebSocket) -> None:
+        await self._now()._socket(websocket)
 
 
 def of_prompt(lines: list[dict[str, Any]], position: int, **options: Any) -> Replay:

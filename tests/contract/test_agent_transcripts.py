@@ -223,7 +223,8 @@ def test_history_is_complete_only_after_executing_null():
     assert seen.code is None and seen.files == [("3", "out_00001_.png")]
 
 
-def test_success_without_history_is_told_by_the_socket_when_somebody_cleared_it():
+def test_success_without_history_is_told_by_the_socket_when_somebody_cleared_it(monkeypatch):
+    monkeypatch.setattr("fleet.agent.drive.LATE_HISTORY_S", 0.1)
     lines = load("02_success_cached_partial")
     replay = of_prompt(lines, 0)
     replay.history, replay.forgets = None, False
