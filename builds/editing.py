@@ -43,7 +43,10 @@ def _check(name: object, description: object, category: object, result_cache_s: 
         raise Invalid("description_too_long", "The description is longer than 500 characters.", "Shorten it.", details={"field": "description"})
     if not _CATEGORY.fullmatch(str(category)):
         raise Invalid(
-            "category_malformed", "A category is one word of small letters, digits and hyphens.", "Write image, video, audio or the like.", details={"field": "category"}
+            "category_malformed",
+            "A category is one word of small letters, digits and hyphens.",
+            "Write image, video, audio or the like.",
+            details={"field": "category"},
         )
     if not 0 <= result_cache_s <= LONGEST_CACHE_S:
         raise Invalid(

@@ -57,7 +57,7 @@ def respond(request: HttpRequest, output: Output) -> HttpResponseBase:
         return HttpResponse(status=status, headers=headers)
     try:
         stream = blobs.open(output.blob_id)
-    except FileNotFoundError:
+    except errors.NotFound:
         raise errors.Gone("output_gone", "The bytes of this output are no longer kept.", "Run the job again.") from None
     return StreamingHttpResponse(_Part(stream, start=start, length=end - start + 1), status=status, headers=headers)
 

@@ -53,7 +53,13 @@ class JobFilter:
 
     def apply(self, jobs: QuerySet[Job]) -> QuerySet[Job]:
         """`jobs` narrowed to this filter."""
-        terms: dict[str, str] = {"status": "status", "workflow": "workflow__slug", "customer": "customer__slug", "pool": "pool__slug", "failure": "failure_class"}
+        terms: dict[str, str] = {
+            "status": "status",
+            "workflow": "workflow__slug",
+            "customer": "customer__slug",
+            "pool": "pool__slug",
+            "failure": "failure_class",
+        }
         jobs = jobs.filter(**{terms[name]: value for name, value in self.active.items()})
         if self.since is not None:
             # ids sort by time of creation, so the key bounds the walk; the column decides

@@ -86,7 +86,9 @@ def listed(*, now: datetime, text: str = "", category: str = "") -> list[Listed]
         workflows = workflows.filter(category=category)
     found = [w for w in workflows if not text or text.lower() in f"{w.slug} {w.name} {w.owner}".lower()]
     versions = (
-        Version.objects.filter(workflow__in=[w.id for w in found]).order_by("workflow_id", "number").only("id", "workflow_id", "number", "runnable", "created_at")
+        Version.objects.filter(workflow__in=[w.id for w in found])
+        .order_by("workflow_id", "number")
+        .only("id", "workflow_id", "number", "runnable", "created_at")
     )
     by_workflow: dict[UUID, list[Version]] = defaultdict(list)
     for version in versions:
@@ -135,9 +137,7 @@ def day_of(versions: dict[UUID, UUID], *, now: datetime) -> dict[UUID, Day]:
 def by_slug(slug: str) -> Workflow | None:
     """The workflow with its versions (newest first, without graphs) and channels."""
     light = Version.objects.defer("graph", "ui_graph", "schema", "lock", "inputs", "findings").order_by("-number")
-    return (
-        Workflow.objects.filter(slug=slug).prefetch_related(Prefetch("versions", light), Prefetch("channels", Channel.objects.select_related(None))).first()
-    )
+    return Workflow.objects.filter(slug=slug).prefetch_related(Prefetch("versions", light), Prefetch("channels", Channel.objects.select_related(None))).first()
 
 
 def version(workflow: Workflow, number: int | None = None) -> Version | None:

@@ -2,6 +2,26 @@
 
 from __future__ import annotations
 
-from django.urls import URLPattern, URLResolver
+from django.urls import URLPattern, URLResolver, path
 
-urlpatterns: list[URLPattern | URLResolver] = []
+from controlplane.console import importing, job, jobs, workflow_run, workflows
+
+urlpatterns: list[URLPattern | URLResolver] = [
+    path("workflows/", workflows.listing, name="workflows"),
+    path("workflows/import/", importing.page, name="workflow_import"),
+    path("workflows/<slug:slug>/", workflows.overview, name="workflow"),
+    path("workflows/<slug:slug>/api/", workflow_run.page, name="workflow_api"),
+    path("workflows/<slug:slug>/api/snippets/", workflow_run.code, name="workflow_snippets"),
+    path("workflows/<slug:slug>/versions/", workflows.version_list, name="workflow_versions"),
+    path("workflows/<slug:slug>/versions/<int:number>/graph.json", workflows.version_graph, name="workflow_graph"),
+    path("workflows/<slug:slug>/promote/", workflows.promote, name="workflow_promote"),
+    path("workflows/<slug:slug>/jobs/", workflows.job_list, name="workflow_jobs"),
+    path("workflows/<slug:slug>/settings/", workflows.settings, name="workflow_settings"),
+    path("jobs/", jobs.listing, name="jobs"),
+    path("jobs/export.csv", jobs.export, name="jobs_csv"),
+    path("jobs/<uuid:job_id>/", job.page, name="job"),
+    path("jobs/<uuid:job_id>/inputs/", job.inputs, name="job_inputs"),
+    path("jobs/<uuid:job_id>/cancel/", job.cancel, name="job_cancel"),
+    path("jobs/<uuid:job_id>/retry/", job.retry, name="job_retry"),
+    path("jobs/<uuid:job_id>/outputs/<uuid:output_id>", job.output, name="job_output"),
+]

@@ -1,0 +1,87 @@
+"""Import a workflow from a file or pasted JSON: look first, then keep; every finding names its node and its fix."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from django.contrib import messages
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import redirect
+from django.utils import timezone
+from django.views.decorators.http import require_http_methods
+
+from builds import importing, libraries
+from builds.graphs import MAX_BYTES
+from builds.models import Workflow
+from controlplane.console import numbers, pages, roles
+from controlplane.kernel.errors import Invalid, TooLarge, WorkflowError
+
+
+@roles.needs("release", "Importing a workflow")
+@require_http_methods(["GET", "HEAD", "POST"])
+def page(request: HttpRequest) -> HttpResponse:
+    """The form; `look` shows what an import would give, `keep` makes the version."""
+    now = timezone.now()
+    values = {name: request.POST.get(name, "").replace("\0", "")[: MAX_BYTES + 1] for name in ("slug", "name", "message", "document")}
+    values["slug"] = values["slug"] or request.GET.get("slug", "")[:60]
+    context: dict[str, Any] = {
+        "values": values,
+        "draft": request.POST.get("draft") == "on",
+        "limit": numbers.size(MAX_BYTES),
+        "findings": [],
+        "error": None,
+        "seen": None,
+    }
+    status = 200
+    if request.method == "POST":
+        try:
+            document, values["document"] = _document(request)
+            if request.POST.get("do") == "keep":
+                kept = importing.import_graph(
+                    document=document, slug=values["slug"].strip() or None, name=values["name"].strip() or None, message=values["message"].strip(),
+                    author=request.user.get_username(), draft=context["draft"], now=now,
+                )  # fmt: skip
+                said = f"Kept as v{kept.version.number}." if kept.created else f"Nothing changed: this is v{kept.version.number} already."
+                messages.success(request, said if kept.version.runnable else f"{said} It is a draft, it cannot run before its findings are mended.")
+                return redirect("ops:workflow", slug=kept.workflow.slug)
+            context |= _look(document, values["slug"].strip())
+        except WorkflowError as error:
+            status = error.status
+            context |= {"error": error, "findings": error.details.get("findings", [])}
+            if context["findings"]:
+                context |= _look(document, values["slug"].strip())
+    context["errors_found"] = sum(f.get("level") == "error" for f in context["findings"])
+    return pages.page(
+        request, "console/import.html", context, title="Import a workflow", active="workflows", crumbs=[("Workflows", "/ops/workflows/"), ("Import", "")],
+        now=now, status=status,
+    )  # fmt: skip
+
+
+def _look(document: Any, slug: str) -> dict[str, Any]:
+    """What the document holds, judged against the current node library, without keeping anything."""
+    workflow = Workflow.objects.filter(slug=slug).first() if slug else None
+    parent = workflow.versions.order_by("-number").first() if workflow else None
+    seen = importing.examine(document=document, library=libraries.current(), parent=parent)
+    return {"seen": seen, "findings": seen.findings, "next_number": parent.number + 1 if parent else 1, "existing": workflow}
+
+
+def _document(request: HttpRequest) -> tuple[Any, str]:
+    """The uploaded or pasted JSON and its text."""
+    upload = request.FILES.get("file")
+    if upload is not None:
+        if upload.size is not None and upload.size > MAX_BYTES:
+            raise TooLarge("file_too_large", f"The file has {numbers.size(upload.size)}.", f"A workflow may have {numbers.size(MAX_BYTES)}.")
+        raw = upload.read(MAX_BYTES + 1)
+    else:
+        raw = request.POST.get("document", "").encode()
+    if len(raw) > MAX_BYTES:
+        raise TooLarge("file_too_large", "The text is too long.", f"A workflow may have {numbers.size(MAX_BYTES)}.")
+    if not raw.strip():
+        raise Invalid("document_missing", "There is no workflow to read.", "Choose a file, or paste its JSON.")
+    try:
+        text = raw.decode("utf-8-sig")
+        return json.loads(text), text
+    except (ValueError, RecursionError) as problem:
+        where = f" at line {problem.lineno}, column {problem.colno}" if isinstance(problem, json.JSONDecodeError) else ""
+        raise Invalid("not_json", f"This is not JSON{where}.", "In ComfyUI choose Workflow → Export (API) and send that file as it is.") from None
