@@ -27,33 +27,36 @@ MAX_BYTES = 64_000_000
 MAX_CLASSES = 20_000
 _KEPT = 8
 
-_kept: dict[tuple[Any, str], NodeLibrary] = {}
+_kept: dict[str, dict[str, Any]] = {}
 _lock = Lock()
 
 
 def current() -> NodeLibrary | None:
     """The library new graphs are judged against; None before any was imported."""
-    row = NodeLibrary.objects.filter(current=True).values_list("pk", "sha256").first()
-    return _loaded(*row) if row else None
+    row = NodeLibrary.objects.filter(current=True).defer("object_info").first()
+    return _with_table(row) if row else None
 
 
 def named(name: str) -> NodeLibrary:
     """The library called `name`."""
-    row = NodeLibrary.objects.filter(name=name).values_list("pk", "sha256").first()
+    row = NodeLibrary.objects.filter(name=name).defer("object_info").first()
     if row is None:
         raise NotFound("unknown_library", f"There is no node library called {name[:80]}.", "Import one: manage.py import_object_info.")
-    return _loaded(*row)
+    return _with_table(row)
 
 
-def _loaded(pk: Any, sha256: str) -> NodeLibrary:
-    found = _kept.get((pk, sha256))
-    if found is None:
-        found = NodeLibrary.objects.get(pk=pk)
+def _with_table(row: NodeLibrary) -> NodeLibrary:
+    """The row with its class table, which is kept by content; do not change it."""
+    table = _kept.get(row.sha256)
+    if table is None:
+        # Hash and table are read together, so that an import in between cannot mix them up.
+        sha256, table = NodeLibrary.objects.values_list("sha256", "object_info").get(pk=row.pk)
         with _lock:
             if len(_kept) >= _KEPT:
                 _kept.clear()
-            _kept[(pk, sha256)] = found
-    return found
+            _kept[sha256] = table
+    row.object_info = table
+    return row
 
 
 def read_bytes(data: bytes) -> dict[str, Any]:
@@ -97,7 +100,7 @@ def store(
         before = NodeLibrary.objects.select_for_update().filter(name=name).defer("object_info").first()
         unchanged = before is not None and before.sha256 == sha256 and (before.current or not current)
         if before is not None and unchanged:
-            return _loaded(before.pk, sha256)
+            return _with_table(before)
         if current:
             NodeLibrary.objects.filter(current=True).exclude(name=name).update(current=False)
         fields: dict[str, Any] = {"comfyui_version": comfyui_version[:40], "sha256": sha256, "object_info": table, "source": source[:300]}

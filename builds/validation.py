@@ -173,7 +173,7 @@ def _choice(one: ExposedInput, allowed: dict[tuple[str, Any], Any], value: Any) 
         if key in allowed:
             return allowed[key]
     options = [option for _, option in allowed]
-    near = difflib.get_close_matches(str(value)[:100], [str(option) for option in options], n=1)
+    near = difflib.get_close_matches(_shown(value), [str(option) for option in options], n=1)
     suggestion = f"Did you mean {near[0]}?" if near else f"Choose one of: {', '.join(str(option) for option in options[:MAX_SHOWN])}."
     raise Fault("not_in_list", f"{one.name} cannot be {_shown(value)}.", suggestion, allowed=options[:100])
 

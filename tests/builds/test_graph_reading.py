@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -70,7 +72,9 @@ def test_a_canvas_file_is_refused_with_the_way_to_export_it(document: object) ->
     assert "Export (API)" in refusal.value.suggestion
 
 
-@pytest.mark.parametrize("document", [None, [], {}, "text", 5, {"a": 1}, {"1": {"inputs": {}}}, {"1": node("A"), "2": 5}, {"1": {"class_type": "A", "inputs": []}}])
+@pytest.mark.parametrize(
+    "document", [None, [], {}, "text", 5, {"a": 1}, {"1": {"inputs": {}}}, {"1": node("A"), "2": 5}, {"1": {"class_type": "A", "inputs": []}}]
+)
 def test_anything_else_is_not_a_workflow(document: object) -> None:
     with pytest.raises(Invalid) as refusal:
         graphs.parse(document)
@@ -114,7 +118,7 @@ def test_a_circle_is_refused_and_named_in_the_direction_data_flows() -> None:
     loop = refusal.value.details["cycle"]
     assert loop[0] == loop[-1]
     assert set(loop) == {"1", "2", "3"}
-    assert all([after, "x"] and graph[after]["inputs"]["x"][0] == before for before, after in zip(loop, loop[1:], strict=False))
+    assert all([after, "x"] and graph[after]["inputs"]["x"][0] == before for before, after in itertools.pairwise(loop))
     assert cycle(graphs.parse({"1": node("A", x=["1", 0])})) == ["1", "1"]
 
 
@@ -128,7 +132,7 @@ def test_a_graph_without_a_circle_has_layers_in_which_data_flows_forward(pairs: 
         layer = layers(graph)
         assert all(layer[str(a)] < layer[str(b)] for a, b in pairs)
     else:
-        assert all((int(a), int(b)) in pairs for a, b in zip(loop, loop[1:], strict=False))
+        assert all((int(a), int(b)) in pairs for a, b in itertools.pairwise(loop))
 
 
 def test_faults_of_a_branch_that_never_runs_are_only_warnings() -> None:
@@ -138,7 +142,9 @@ def test_faults_of_a_branch_that_never_runs_are_only_warnings() -> None:
 
 
 def test_without_a_library_only_the_shape_is_checked() -> None:
-    codes = {name: [one["code"] for one in findings(graphs.parse(prompt(name)), None)] for name in ("51_invalid_unknown_class", "52_invalid_link_to_missing_node")}
+    codes = {
+        name: [one["code"] for one in findings(graphs.parse(prompt(name)), None)] for name in ("51_invalid_unknown_class", "52_invalid_link_to_missing_node")
+    }
     assert codes["51_invalid_unknown_class"] == ["library_missing"]
     assert codes["52_invalid_link_to_missing_node"] == ["missing_link_target", "library_missing"]
 
@@ -148,7 +154,10 @@ def test_missing_models_are_kept_as_data_for_another_library() -> None:
     (missing,) = missing_models(findings(graph, object_info()))
     assert missing["model"] == "sd_xl_base_1.0.safetensors"
     assert [(one.node, one.name) for one in models(graph)] == [("1", "sd_xl_base_1.0.safetensors")]
-    there = {**object_info(), "CheckpointLoaderSimple": {"input": {"required": {"ckpt_name": [["sd_xl_base_1.0.safetensors"]]}}, "output": ["MODEL", "CLIP", "VAE"]}}
+    there = {
+        **object_info(),
+        "CheckpointLoaderSimple": {"input": {"required": {"ckpt_name": [["sd_xl_base_1.0.safetensors"]]}}, "output": ["MODEL", "CLIP", "VAE"]},
+    }
     assert findings(graph, there) == []
 
 
@@ -176,7 +185,10 @@ def test_binding_copies_and_leaves_the_rest_alone() -> None:
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["1", "2", "class_type", "inputs", "prompt", "input", "workflow", "nodes", "x"]), inner, max_size=4),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(["1", "2", "class_type", "inputs", "prompt", "input", "workflow", "nodes", "x"]), inner, max_size=4)
+    ),
     max_leaves=20,
 )
 
@@ -192,7 +204,12 @@ def test_no_document_crashes_the_reader(document: object) -> None:
     assert findings(graph, object_info())
 
 
-@given(st.dictionaries(st.sampled_from("123"), st.builds(node, st.sampled_from(["EmptyImage", "SaveImage", "KSampler", "LoadImage"]), width=JSON, images=JSON, image=JSON, seed=JSON)))
+@given(
+    st.dictionaries(
+        st.sampled_from("123"),
+        st.builds(node, st.sampled_from(["EmptyImage", "SaveImage", "KSampler", "LoadImage"]), width=JSON, images=JSON, image=JSON, seed=JSON),
+    )
+)
 def test_no_value_crashes_the_judgement(document: dict) -> None:
     try:
         graph = graphs.parse(document)
