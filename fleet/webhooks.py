@@ -59,7 +59,10 @@ def step(tick: Tick) -> str:
     started, said = time.monotonic(), {"done": 0, "retry": 0, "dead": 0}
     with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="webhook") as threads:
         while time.monotonic() - started < BUDGET_S:
-            now = tick.now + timedelta(seconds=time.monotonic() - started)
+            elapsed_s = time.monotonic() - started
+            now = tick.now + timedelta(seconds=elapsed_s)
+            if elapsed_s > tick.lease_s / 3:
+                tick.keep(now)
             entries = outbox.claim(topic=TOPIC, limit=AT_ONCE, now=now, hold_s=2 * settings.WEBHOOK_TIMEOUT_S + 30)
             if not entries:
                 break

@@ -41,6 +41,12 @@ class Tick:
     now: datetime
     epoch: int
     name: str = ""
+    lease_s: float = LEASE_S
+
+    def keep(self, now: datetime) -> None:
+        """Renew the lease in the middle of a long step; raises `LostLead` when it is somebody else's."""
+        if not renew(self.name, epoch=self.epoch, lease_s=self.lease_s, now=now):
+            raise LostLead(f"{self.name}: epoch {self.epoch} lost its lead")
 
     def fence(self) -> None:
         """Raise `LostLead` unless this tick's epoch still leads; call it inside the transaction of the effect."""
@@ -49,7 +55,7 @@ class Tick:
 
 @dataclass(frozen=True)
 class Loop:
-    """A step to take every `every_s` seconds. A step that outlasts `lease_s` may lose its lead."""
+    """A step to take every `every_s` seconds. One that outlasts `lease_s` without `tick.keep` may lose its lead."""
 
     name: str
     every_s: float
@@ -98,9 +104,9 @@ def take(loop: Loop, *, holder: str, now: datetime) -> Lead | None:
     return Lead(lease.epoch + 1, lease.ticked_at)
 
 
-def renew(loop: Loop, *, epoch: int, now: datetime) -> bool:
+def renew(name: str, *, epoch: int, lease_s: float, now: datetime) -> bool:
     """Keep the lead for another lease; tell whether it was still ours."""
-    return LoopLease.objects.filter(name=loop.name, epoch=epoch).update(expires_at=now + timedelta(seconds=loop.lease_s)) == 1
+    return LoopLease.objects.filter(name=name, epoch=epoch).update(expires_at=now + timedelta(seconds=lease_s)) == 1
 
 
 def release(loop: Loop, *, epoch: int, now: datetime) -> None:
@@ -170,7 +176,7 @@ class Runner:
         if at_once or now >= self.due_at:
             self._tick(now, self.epoch)
         elif now >= self.renew_at:
-            if renew(self.loop, epoch=self.epoch, now=now):
+            if renew(self.loop.name, epoch=self.epoch, lease_s=self.loop.lease_s, now=now):
                 self._renewed(now)
             else:
                 self._lost()
@@ -192,7 +198,7 @@ class Runner:
     def _tick(self, now: datetime, epoch: int) -> None:
         started = time.perf_counter()
         try:
-            note = self.loop.step(Tick(now, epoch, self.loop.name))
+            note = self.loop.step(Tick(now, epoch, self.loop.name, self.loop.lease_s))
         except LostLead:
             self._lost()
             return

@@ -11,7 +11,7 @@ import pytest
 from django.db import connections
 from standardwebhooks import Webhook
 
-from controlplane.kernel import outbox, signing
+from controlplane.kernel import loops, outbox, signing
 from controlplane.kernel.loops import Tick
 from controlplane.kernel.models import OutboxEntry
 from fleet import queue, webhooks
@@ -154,6 +154,17 @@ def test_a_backlog_is_worked_off_in_one_tick(receiver, now) -> None:
     for n in range(30):
         put(receiver.url, now, key=str(n))
     assert tick(now) == "30 done" and len({headers["webhook-id"] for headers, _ in receiver.got}) == 30
+
+
+def test_a_long_backlog_keeps_the_lead_and_stops_when_it_is_lost(receiver, now) -> None:
+    loop = loops.Loop("webhooks", 0.5, webhooks.step, lease_s=0.0001)
+    lead = loops.take(loop, holder="a", now=now)
+    for n in range(20):
+        put(receiver.url, now, key=str(n))
+    with pytest.raises(loops.LostLead):
+        webhooks.step(Tick(now, lead.epoch - 1, "webhooks", lease_s=0.0001))
+    assert outbox.counts()["webhook"]["done"] < 20
+    assert webhooks.step(Tick(now, lead.epoch, "webhooks", lease_s=0.0001)).endswith("done")
 
 
 def test_a_customer_is_told_that_a_job_ended(receiver, now) -> None:

@@ -141,6 +141,32 @@ def test_the_fence_lets_the_leader_pass(loop, clock) -> None:
         loops.fence("unknown", 1)
 
 
+def test_a_long_step_keeps_its_lead_as_long_as_it_says_so(loop, steps, clock) -> None:
+    def long(tick: Tick) -> str:
+        for _ in range(5):
+            clock.pass_s(10)
+            assert loops.take(loop, holder="b", now=clock.now) is None
+            tick.keep(clock.now)
+        return "long"
+
+    steps.then = long
+    Runner(loop, holder="a", clock=clock).turn()
+    assert (row().holder, row().epoch, row().note) == ("a", 1, "long")
+
+
+def test_a_step_that_lost_its_lead_cannot_keep_it(loop, steps, clock) -> None:
+    def slow(tick: Tick) -> str:
+        clock.pass_s(16)
+        assert loops.take(loop, holder="b", now=clock.now) is not None
+        tick.keep(clock.now)
+        raise AssertionError("went on")
+
+    steps.then = slow
+    runner = Runner(loop, holder="a", clock=clock)
+    runner.turn()
+    assert runner.epoch is None and (row().holder, row().failures_in_a_row) == ("b", 0)
+
+
 @pytest.mark.django_db(transaction=True)
 def test_a_fence_without_a_transaction_is_a_mistake() -> None:
     with pytest.raises(RuntimeError, match="transaction"):
