@@ -10,6 +10,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from datetime import datetime
+from decimal import Decimal
 from typing import Any
 
 from django.db import transaction
@@ -201,7 +202,8 @@ def _stored(one: ExposedInput | Mapping[str, Any]) -> dict[str, Any]:
 
 def _canonical(value: Any) -> Any:
     if isinstance(value, float) and value.is_integer():
-        return int(value)
+        # By its shortest decimal form, which is what PostgreSQL's jsonb keeps of it.
+        return int(Decimal(repr(value)))
     if isinstance(value, Mapping):
         return {str(key): _canonical(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):

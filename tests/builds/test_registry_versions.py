@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 from datetime import datetime
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -252,6 +253,15 @@ def test_canonical_json_is_stable_over_key_order_and_number_spelling() -> None:
     assert versions.canonical_json({"x": 1e22}) == versions.canonical_json({"x": 10**22})
 
 
+def as_jsonb_gives_it(value: Any) -> Any:
+    """Numbers written out in full, as a PostgreSQL jsonb column returns them."""
+    if isinstance(value, float):
+        return json.loads(format(Decimal(repr(value)), "f"))
+    if isinstance(value, dict):
+        return {key: as_jsonb_gives_it(inner) for key, inner in value.items()}
+    return [as_jsonb_gives_it(inner) for inner in value] if isinstance(value, list) else value
+
+
 @given(
     st.recursive(
         st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(st.characters(codec="utf-8")),
@@ -261,4 +271,5 @@ def test_canonical_json_is_stable_over_key_order_and_number_spelling() -> None:
 def test_canonical_json_survives_a_trip_through_a_json_column(value: Any) -> None:
     once = versions.canonical_json(value)
     assert versions.canonical_json(json.loads(json.dumps(value))) == once
+    assert versions.canonical_json(as_jsonb_gives_it(value)) == once
     assert versions.canonical_json(json.loads(once)) == once
