@@ -9,8 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from fleet.agent import classify, verdicts
@@ -19,6 +18,7 @@ from fleet.agent.comfy import Comfy, EngineUnreachable
 from fleet.agent.config import Patience
 from fleet.agent.events import Event, EventSocket
 from fleet.agent.logs import Log
+from fleet.agent.order import Classes, Conclusion, Order
 from fleet.agent.progress import Progress
 from fleet.agent.timings import NodeClock
 from fleet.agent.verdicts import Verdict
@@ -30,43 +30,6 @@ SOCKET_WAIT_S = 3.0
 LATE_HISTORY_S = 3.0
 HASTY = ("sigterm", "silence", "retired")  # the agent goes anyway, so it does not wait long for the engine
 HASTY_GRACE_S = 2.0
-
-
-@dataclass(frozen=True)
-class Order:
-    """What to run and within which bounds."""
-
-    graph: Mapping[str, Any]
-    extra_data: Mapping[str, Any] = field(default_factory=dict)
-    weights: Mapping[str, float] = field(default_factory=dict)
-    timeout_s: float = 600.0
-    stall_s: float = 120.0
-    deadline_in_s: float | None = None
-    input_nodes: Collection[str] = ()
-    max_stream_bytes: int = 256 * 1024**2
-
-
-@dataclass(frozen=True)
-class Classes:
-    """What the engine's object_info says of its node classes."""
-
-    outputs: frozenset[str] = frozenset()
-    external: frozenset[str] = frozenset()
-
-
-@dataclass
-class Conclusion:
-    """How a prompt ended. Without a failure and without `stopped` it succeeded."""
-
-    prompt_id: str
-    failure: Failure | None = None
-    stopped: str | None = None  # the reason it was stopped for: cancel, lost, ...
-    history: Mapping[str, Any] = field(default_factory=dict)
-    executed: Mapping[str, Any] = field(default_factory=dict)
-    frames: list[tuple[str, bytes]] = field(default_factory=list)
-    stuck: bool = False  # the engine still works on it and did not obey the interrupt
-    submit_s: float = 0.0
-    queue_s: float = 0.0
 
 
 class Drive:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import os
 import platform
 import shutil
+import socket
 from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
@@ -13,9 +15,10 @@ from typing import Any
 
 import psutil
 
-from fleet.agent.drive import Classes
+from fleet.agent.order import Classes
 
 MIB = 1024**2
+PROTOCOL = 1
 
 
 async def gpu() -> tuple[str, int]:
@@ -87,3 +90,11 @@ def classes(object_info: Mapping[str, Any]) -> Classes:
         return frozenset(name for name, info in object_info.items() if isinstance(info, dict) and info.get(flag))
 
     return Classes(outputs=having("output_node"), external=having("api_node"))
+
+
+def registration(*, name: str, instance: str, agent_version: str, found: Mapping[str, Any]) -> dict[str, Any]:
+    """The body of /register."""
+    return {
+        "protocol": PROTOCOL, "agent_version": agent_version, "instance": instance, "name": name, "pid": os.getpid(),
+        "host": socket.gethostname(), "fingerprint": dict(found),
+    }

@@ -9,9 +9,9 @@ from typing import Any
 from fleet.agent import backoff, fingerprint, warmup
 from fleet.agent.comfy import Comfy, EngineUnreachable
 from fleet.agent.config import EngineChoice, Patience
-from fleet.agent.drive import Classes
 from fleet.agent.events import EventSocket, SpareSockets
 from fleet.agent.logs import Log
+from fleet.agent.order import Classes
 from fleet.agent.process import Engine, EngineFailed
 
 log = Log(__name__)
@@ -66,27 +66,31 @@ class Keeper:
             if self.engine.died.is_set() or self._comfy is None:
                 await self.failed(self.engine.death or "not running")
                 await self.start()
-            socket = self.socket()
-            watched = asyncio.create_task(warmup.warm_up(self.comfy, socket, self.object_info, self._patience))
-            died = asyncio.create_task(self.engine.died.wait())
-            try:
-                await asyncio.wait({watched, died}, return_when=asyncio.FIRST_COMPLETED)
-                if self.engine.died.is_set():
-                    continue
-                reason = await watched
-            finally:
-                watched.cancel()
-                died.cancel()
-                await asyncio.gather(watched, died, return_exceptions=True)
-                await socket.close()
+            reason = await self._warm_up()
+            if self.engine.died.is_set():
+                continue
             if reason is None:
                 self.ready = True
                 log.info("engine ready", node_classes=len(self.object_info))
+            elif self.engine.owned:
+                await self.condemn(f"warm-up: {reason}")
             else:
                 await self.failed(f"warm-up: {reason}")
-                if self.engine.owned:
-                    await self.engine.kill()
-                    await self.start()
+                await self.start()
+
+    async def _warm_up(self) -> str | None:
+        """What is wrong with the engine; also ends when it dies meanwhile."""
+        socket = self.socket()
+        warming = asyncio.create_task(warmup.warm_up(self.comfy, socket, self.object_info, self._patience))
+        died = asyncio.create_task(self.engine.died.wait())
+        try:
+            await asyncio.wait({warming, died}, return_when=asyncio.FIRST_COMPLETED)
+            return await warming if warming.done() else "it died"
+        finally:
+            warming.cancel()
+            died.cancel()
+            await asyncio.gather(warming, died, return_exceptions=True)
+            await socket.close()
 
     def proved(self) -> None:
         """A job went through: earlier crashes no longer count."""
@@ -97,14 +101,13 @@ class Keeper:
         """Something broke: warm up again before the next job."""
         self.ready = False
 
-    async def restart(self, reason: str) -> None:
-        """Replace an engine that does not obey or cannot be trusted. Only waits when it is not ours."""
+    async def condemn(self, reason: str) -> None:
+        """End an engine of ours that does not obey or cannot be trusted; `make_ready` starts the next."""
+        log.warning("condemning engine", reason=reason)
         self.ready = False
-        log.warning("restarting engine", reason=reason, owned=self.engine.owned)
-        if self.engine.owned:
-            await self.engine.kill()
-            await self.failed(reason)
-            await self.start()
+        await self.engine.kill()
+        self.engine.death = reason
+        self.engine.died.set()
 
     async def settle(self) -> bool:
         """Whether an engine that is not ours has come to rest."""

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
-import shutil
 import signal
-import socket as sockets
 import time
 from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fleet.agent import VERSION, backoff, classify, fingerprint, inputs, preflight
+from fleet.agent import VERSION, backoff, classify, completion, fingerprint, preflight, tidy
 from fleet.agent.comfy import EngineUnreachable
 from fleet.agent.config import Settings
 from fleet.agent.control import ControlPlane, Refused, Retired, Stale, Unavailable, patiently
@@ -25,7 +22,6 @@ from fleet.agent.run import JobRun, Report
 
 log = Log(__name__)
 
-PROTOCOL = 1
 WARM_KEYS = 8
 SHORT_WAIT_S = 2.0
 VRAM_EVERY_S = 5.0
@@ -92,22 +88,13 @@ class Agent:
         return await self._unless_woken(self._register(gpu, installed)) and self.leaving is None
 
     async def _register(self, gpu: tuple[str, int], installed: Mapping[str, str]) -> None:
-        body = {
-            "protocol": PROTOCOL,
-            "agent_version": VERSION,
-            "instance": self.settings.instance,
-            "name": self.settings.name,
-            "pid": os.getpid(),
-            "host": sockets.gethostname(),
-            "fingerprint": fingerprint.describe(
-                engine_kind=self.settings.engine.kind,
-                stats=self.keeper.stats,
-                object_info=self.keeper.object_info,
-                gpu_found=gpu,
-                installed=installed,
-                work_dir=self.work_dir,
+        body = fingerprint.registration(
+            name=self.settings.name, instance=self.settings.instance, agent_version=VERSION,
+            found=fingerprint.describe(
+                engine_kind=self.settings.engine.kind, stats=self.keeper.stats, object_info=self.keeper.object_info,
+                gpu_found=gpu, installed=installed, work_dir=self.work_dir,
             ),
-        }
+        )
         give_up = time.monotonic() + REGISTER_PATIENCE_S
         try:
             answer = await patiently(
@@ -226,36 +213,14 @@ class Agent:
             return run.failed(classify.platform("agent_error", f"The worker agent failed: {type(error).__name__}: {error}"))
 
     async def _complete(self, run: JobRun, report: Report) -> None:
-        """Report the end once; the lease is long gone when this gives up."""
         if report.body is None:
             log.info("job dropped", reason=run.stop_reason)
             return
         if report.body["outcome"] == "succeeded":
             self._remember(run.assignment.get("warm_key"))
+        # By then the lease is gone for certain, and another worker has the job.
         patience_s = max(2 * self._lease_s, 30.0)
-        body = {**report.body, "warm": list(self.warm)}
-        for _ in range(2):
-            current = body
-            try:
-                answer = await patiently(
-                    lambda sent=current: self.control.complete(run.job, run.attempt, sent),
-                    until=lambda: time.monotonic() - self._renewed_at < patience_s,
-                    what="complete",
-                )
-            except Stale:
-                log.warning("attempt is stale, completion dropped")
-                return
-            except Unavailable as error:
-                log.error("completion given up", error=str(error))
-                return
-            except Refused as error:
-                log.error("completion refused", error=str(error))
-                missing = error.code == "output_missing"
-                failure = classify.output_not_stored("of the job", str(error)) if missing else classify.platform("report_refused", str(error))
-                body = {**(run.failed(failure).body or {}), "warm": list(self.warm)}
-                continue
-            log.info("completed", outcome=body["outcome"], code=report.code, duplicate=bool(answer.get("duplicate")), **run.timings.body())
-            return
+        await completion.send(self.control, run, report, warm=list(self.warm), until=lambda: time.monotonic() - self._renewed_at < patience_s)
 
     async def _aftermath(self, run: JobRun, report: Report) -> None:
         """Leave the engine as the next job needs it."""
@@ -265,36 +230,19 @@ class Agent:
             return
         if report.stuck or report.restart_engine:
             if keeper.engine.owned:
-                if self.leaving is None and not self.draining:
-                    await keeper.restart(report.code or "did not obey an interrupt")
-            else:
-                while self.leaving is None and not self.draining and not await keeper.settle():
-                    await self._nap(1.0)
-                keeper.doubt()
+                await keeper.condemn(report.code or "it did not obey an interrupt")
+            while not keeper.engine.owned and self.leaving is None and not self.draining and not await keeper.settle():
+                await self._nap(1.0)
+            keeper.doubt()
             return
         keeper.proved()
         if report.free_memory:
             self.warm.clear()
             with contextlib.suppress(EngineUnreachable):
                 await keeper.comfy.free()
-        task = asyncio.create_task(self._tidy(run, report))
+        task = asyncio.create_task(tidy.after(self.keeper, run, report))
         self._background.add(task)
         task.add_done_callback(self._background.discard)
-
-    async def _tidy(self, run: JobRun, report: Report) -> None:
-        """Remove what only this job needed: customers' files do not stay, and disks do not fill."""
-        with contextlib.suppress(EngineUnreachable):
-            if report.prompt_id:
-                await self.keeper.comfy.forget(report.prompt_id)
-        output_dir = self.keeper.engine.output_dir
-        if output_dir is None:
-            return
-        # Only the folder with the attempt's own prefix: a cached name of another node may be asked for again.
-        await asyncio.to_thread(shutil.rmtree, output_dir / report.unique, ignore_errors=True)
-        for file in run.assignment.get("files") or []:
-            with contextlib.suppress(ValueError, OSError):
-                folder, name = inputs.safe_name(str(file["name"]))
-                (self.work_dir / "input" / folder / name).unlink()
 
     # What others tell us
 

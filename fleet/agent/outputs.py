@@ -101,7 +101,7 @@ def _flat(values: Any) -> Iterator[Any]:
 
 
 def _natural(node: str) -> list[tuple[int, int, str]]:
-    return [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in re.split(r"(\d+)", node) if part]
+    return [(0, int(part), "") if part.isdecimal() and len(part) < 18 else (1, 0, part) for part in re.split(r"(\d+)", node) if part]
 
 
 def _safe(text: str) -> str:

@@ -58,11 +58,6 @@ class Engine:
         """The last lines the engine wrote, for the log after a crash."""
         return list(self._tail)
 
-    @property
-    def output_dir(self) -> Path | None:
-        """Where results are written, when that is a directory of ours."""
-        return self.work_dir / "output" if self.owned else None
-
     async def start(self) -> None:
         """Start it if it is ours, and wait until it answers. Raises EngineFailed."""
         self.died.clear()

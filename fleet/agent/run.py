@@ -13,9 +13,10 @@ from fleet.agent.classify import Failure
 from fleet.agent.comfy import Comfy, EngineUnreachable
 from fleet.agent.config import Patience
 from fleet.agent.control import ControlPlane
-from fleet.agent.drive import Classes, Conclusion, Drive, Order
+from fleet.agent.drive import Drive
 from fleet.agent.events import EventSocket
 from fleet.agent.logs import Log
+from fleet.agent.order import Classes, Conclusion, Order
 
 log = Log(__name__)
 

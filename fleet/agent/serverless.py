@@ -20,8 +20,9 @@ from fleet.agent import deliver, inputs, mediatypes, outputs, prefixes
 from fleet.agent.classify import Failure, no_outputs
 from fleet.agent.comfy import EngineUnreachable
 from fleet.agent.config import Settings
-from fleet.agent.drive import Drive, Order
+from fleet.agent.drive import Drive
 from fleet.agent.keeper import Hopeless, Keeper
+from fleet.agent.order import Order
 
 MAX_IMAGES = 32
 MAX_IMAGE_BYTES = 32 * 1024**2

@@ -7,8 +7,9 @@ from typing import Any
 
 from fleet.agent.comfy import Comfy
 from fleet.agent.config import Patience
-from fleet.agent.drive import Drive, Order
+from fleet.agent.drive import Drive
 from fleet.agent.events import EventSocket
+from fleet.agent.order import Order
 
 TIMEOUT_S = 120.0
 

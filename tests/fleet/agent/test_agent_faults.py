@@ -62,7 +62,7 @@ def test_a_hung_engine_is_interrupted_then_restarted_and_the_job_fails_as_stalle
     agent = start_agent(plane, "--interrupt-grace-s", "0.3", env={"COMFYUI_ARGS": "--fault hang-after=1"})
     error = plane.completion(plane.submit(scale(4), stall_s=0.5))["error"]
     assert (error["code"], error["class"]) == ("engine_stalled", "platform")
-    wait_until(lambda: agent.events("restarting engine"), what="restart")
+    wait_until(lambda: agent.events("condemning engine"), what="restart")
 
 
 def test_a_cancel_that_the_engine_does_not_obey_still_ends(plane, start_agent, wait_until):
@@ -71,7 +71,7 @@ def test_a_cancel_that_the_engine_does_not_obey_still_ends(plane, start_agent, w
     wait_until(lambda: any(r["job"] == job for b in plane.heartbeats for r in b["jobs"]))
     plane.verdicts[job] = "cancel"
     assert plane.completion(job)["outcome"] == "canceled"
-    wait_until(lambda: agent.events("restarting engine"), what="restart")
+    wait_until(lambda: agent.events("condemning engine"), what="restart")
 
 
 def test_a_dropped_socket_does_not_lose_the_job(plane, start_agent):

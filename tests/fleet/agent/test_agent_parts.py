@@ -1,0 +1,100 @@
+"""The small pure parts: configuration, waiting, room, names, hardware, frames."""
+
+import itertools
+import json
+import random
+import struct
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fleet.agent import backoff, config, events, fingerprint, inputs, preflight, warmup
+
+ENV = {"COMFYPLANE_URL": "http://plane/", "COMFYPLANE_POOL_TOKEN": "t"}
+
+
+def test_the_environment_configures_and_flags_win():
+    settings, _ = config.from_args(["--name", "w-1", "--poll-s", "3"], {**ENV, "COMFYPLANE_WORKER_NAME": "w-2", "COMFYPLANE_INSTANCE": "i-1"})
+    assert (settings.control_url, settings.name, settings.instance, settings.patience.poll_s) == ("http://plane", "w-1", "i-1", 3.0)
+    assert settings.engine.kind == "embedded" and "t" not in repr(settings).split()
+
+
+@pytest.mark.parametrize(
+    ("env", "kind"), [({}, "embedded"), ({"COMFYUI_DIR": "/srv/comfy"}, "comfyui"), ({"COMFYUI_URL": "http://127.0.0.1:8188/"}, "external")]
+)
+def test_the_engine_is_chosen_by_the_environment(env, kind):
+    settings, _ = config.from_args([], {**ENV, **env, "COMFYUI_ARGS": "--cpu --note 'a b'"})
+    assert settings.engine.kind == kind and settings.engine.args == ("--cpu", "--note", "a b")
+
+
+@pytest.mark.parametrize(("argv", "env"), [([], {}), (["--poll-s", "soon"], ENV), (["--nonsense"], ENV)])
+def test_nonsense_on_the_command_line_is_refused(argv, env, capsys):
+    with pytest.raises(SystemExit) as stop:
+        config.from_args(argv, env)
+    assert stop.value.code == 2 and "usage" in capsys.readouterr().err
+
+
+def test_waits_grow_with_jitter_up_to_a_cap():
+    waits = list(itertools.islice(backoff.delays(first_s=1, factor=2, cap_s=8, rng=random.Random(1)), 6))
+    for wait, step in zip(waits, [1, 2, 4, 8, 8, 8], strict=True):
+        assert step / 2 <= wait <= step
+
+
+@pytest.mark.parametrize(("disk", "ram", "short"), [(10, 10, []), (9, 10, ["disk"]), (10, 9, ["ram"]), (0, 0, ["disk", "ram"])])
+def test_a_worker_is_short_below_its_limits(disk, ram, short):
+    usage = preflight.Usage(1, 2, ram, disk, 0.0)
+    assert preflight.shortages(usage, min_free_disk_bytes=10, min_free_ram_bytes=10) == short
+    assert replace(usage).body(short)["short"] == short
+
+
+def test_the_vram_of_a_cpu_is_none():
+    assert preflight.vram_of({"devices": [{"type": "cpu", "vram_total": 9, "vram_free": 1}]}) == (0, 0)
+    assert preflight.vram_of({"devices": [{"type": "cuda", "vram_total": 9, "vram_free": 1}]}) == (8, 9)
+    assert preflight.vram_of({}) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [("NVIDIA GeForce RTX 4090, 24564\n", ("NVIDIA GeForce RTX 4090", 24564 * 1024**2)), ("", ("cpu", 0)), ("Failed to initialize NVML", ("cpu", 0))],
+)
+def test_the_gpu_is_read_from_nvidia_smi(text, found):
+    assert fingerprint.parse_gpu(text) == found
+
+
+def test_the_fingerprint_of_classes_does_not_depend_on_order(tmp_path):
+    def digest(names):
+        info = {name: {} for name in names}
+        told = fingerprint.describe(engine_kind="comfyui", stats={}, object_info=info, gpu_found=("cpu", 0), installed={}, work_dir=tmp_path)
+        return told["node_classes_sha256"]
+
+    assert digest(["A", "B"]) == digest(["B", "A"]) != digest(["A"])
+
+
+@given(st.text(max_size=30))
+def test_a_file_name_is_safe_or_refused(name):
+    try:
+        folder, base = inputs.safe_name(name)
+    except ValueError:
+        return
+    assert base and "/" not in base and ".." not in (*folder.split("/"), base) and not folder.startswith("/")
+
+
+def test_a_warm_up_needs_the_core_image_nodes():
+    assert warmup.graph({"EmptyImage"}) is None
+    assert set(warmup.graph({"EmptyImage", "PreviewImage"})) == {"1", "2"}
+
+
+def test_binary_frames_of_each_type_are_read():
+    metadata = json.dumps({"node_id": "4", "prompt_id": "p"}).encode()
+    assert events.parse(struct.pack(">II", 1, 2) + b"PNG").payload == b"PNG"
+    assert events.parse(struct.pack(">II", 4, len(metadata)) + metadata + b"JPG") .data == {"node": "4", "prompt_id": "p"}
+    text = events.parse(struct.pack(">II", 3, 2) + b"13hello")
+    assert (text.kind, text.data["node"], text.payload) == ("text", "13", b"hello")
+
+
+@given(st.one_of(st.binary(max_size=40), st.text(max_size=40)))
+def test_any_socket_message_is_read_or_ignored(message):
+    found = events.parse(message)
+    assert found is None or isinstance(found.kind, str)
