@@ -186,10 +186,16 @@ class _Execution:
             "exception_message": f"{error}\n",
             "exception_type": type_name(error),
             "traceback": traceback.format_tb(error.__traceback__),
-            "current_inputs": {name: [_readable(value)] for name, value in inputs.items()},
+            "current_inputs": {name: [_readable(value)] for name, value in (inputs | self._hidden(node_id)).items()},
             "current_outputs": list(self.item.prompt),
         }
         self._note("execution_error", details)
+
+    def _hidden(self, node_id: str) -> dict[str, Any]:
+        """What first-generation nodes get without asking; error reports list it."""
+        known = self._class(node_id)
+        values = {"PROMPT": self.item.prompt, "EXTRA_PNGINFO": self.item.extra_data.get("extra_pnginfo"), "UNIQUE_ID": node_id}
+        return {} if known.v3 else {name: values[kind] for name, kind in known.hidden.items() if kind in values}
 
     def _show(self, node_id: str, ui: dict[str, Any]) -> None:
         self.shown[node_id] = ui

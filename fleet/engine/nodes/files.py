@@ -70,7 +70,8 @@ ON = flag(default=True)
     inputs={"image": choice(IMAGE_NAMES, image_upload=True)},
 )
 def load_image(run: Run, image: str) -> tuple[Array, Array]:
-    frames, masks = [], []
+    frames: list[Array] = []
+    masks: list[Array] = []
     with Image.open(run.directories.annotated(image)) as opened:
         count = getattr(opened, "n_frames", 1)
         run.claim(count, opened.height, opened.width, 4)

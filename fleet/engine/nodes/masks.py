@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from fleet.engine.pixels import Array, to_bytes
+from fleet.engine.pixels import Array
 from fleet.engine.run import Run
 from fleet.engine.specs import choice, flag, integer, link, node_v3, number
 
@@ -76,7 +76,7 @@ def image_to_mask(run: Run, image: Array, channel: str) -> Array:
 )
 def image_color_to_mask(run: Run, image: Array, color: int) -> Array:
     wanted = np.array([(color >> shift) & 0xFF for shift in (16, 8, 0)], dtype=np.uint8)
-    return (to_bytes(np.round(image[..., :3] * 255) / 255 + 1e-4) == wanted).all(axis=3).astype(np.float32)
+    return (np.round(image[..., :3] * 255).astype(np.uint8) == wanted).all(axis=3).astype(np.float32)
 
 
 @node_v3(

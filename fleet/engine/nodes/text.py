@@ -105,7 +105,9 @@ def string_contains(run: Run, string: str, substring: str, case_sensitive: bool)
 def string_compare(run: Run, string_a: str, string_b: str, mode: str, case_sensitive: bool) -> bool:
     if not case_sensitive:
         string_a, string_b = string_a.lower(), string_b.lower()
-    return {"Starts With": string_a.startswith, "Ends With": string_a.endswith, "Equal": string_a.__eq__}[mode](string_b)
+    if mode == "Equal":
+        return string_a == string_b
+    return string_a.startswith(string_b) if mode == "Starts With" else string_a.endswith(string_b)
 
 
 @node_v3(
