@@ -129,7 +129,7 @@ def _locked_head() -> AuditHead:
 
 
 def _fit(field: str, value: object) -> str:
-    longest = AuditEntry._meta.get_field(field).max_length
+    longest: int = getattr(AuditEntry._meta.get_field(field), "max_length")  # noqa: B009 - the stubs do not know it
     return _clean(str(value))[:longest]
 
 

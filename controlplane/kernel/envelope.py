@@ -23,20 +23,27 @@ def translate(exc: Exception) -> errors.WorkflowError:
         case errors.WorkflowError():
             return exc
         case RequestDataTooBig():
-            return errors.TooLarge("body_too_large", "The request body is larger than this endpoint accepts.", "Upload files with POST /v1/files and refer to them by id.")
+            return errors.TooLarge(
+                "body_too_large", "The request body is larger than this endpoint accepts.", "Upload files with POST /v1/files and refer to them by id."
+            )
         case TooManyFieldsSent() | TooManyFilesSent():
             return errors.Malformed("too_many_fields", "The form has too many fields or files.", "Send fewer parts, or JSON.")
         case drf.ParseError() | MultiPartParserError() | UnicodeDecodeError() | SuspiciousOperation():
             return errors.Malformed("malformed_body", "The request body could not be read.", "Send valid UTF-8 JSON, or multipart/form-data with a boundary.")
         case drf.UnsupportedMediaType():
-            return errors.UnsupportedMedia("unsupported_media_type", "This endpoint does not read that content type.", "Send application/json or multipart/form-data.")
+            return errors.UnsupportedMedia(
+                "unsupported_media_type", "This endpoint does not read that content type.", "Send application/json or multipart/form-data."
+            )
         case drf.MethodNotAllowed():
             return errors.MethodNotAllowed("method_not_allowed", "This address does not answer that method.", "See the API document at /v1/openapi.json.")
         case drf.NotAcceptable():
             return errors.NotAcceptable("not_acceptable", "This address cannot answer in the form asked for.", "Accept application/json.")
         case drf.NotAuthenticated() | drf.AuthenticationFailed():
             return errors.Unauthenticated(
-                "key_missing", "This request carries no API key.", "Send 'Authorization: Bearer <key>'.", headers={"WWW-Authenticate": 'Bearer realm="comfyplane"'}
+                "key_missing",
+                "This request carries no API key.",
+                "Send 'Authorization: Bearer <key>'.",
+                headers={"WWW-Authenticate": 'Bearer realm="comfyplane"'},
             )
         case drf.PermissionDenied() | PermissionDenied():
             return errors.Forbidden("forbidden", "You may not do this.", "Ask an administrator for the role or scope it needs.")

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from prometheus_client import CollectorRegistry, Histogram, multiprocess
-
 import os
+
+from prometheus_client import CollectorRegistry, Histogram, multiprocess
 
 _BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 
-api_request_duration = Histogram(
-    "api_request_duration_seconds", "Duration of HTTP requests by route", ["method", "route", "status"], buckets=_BUCKETS
-)
+api_request_duration = Histogram("api_request_duration_seconds", "Duration of HTTP requests by route", ["method", "route", "status"], buckets=_BUCKETS)
 
 
 def observe_request(*, route: str, method: str, status: int, seconds: float) -> None:

@@ -40,6 +40,6 @@ def display(microusd: int, *, tile: bool = False) -> str:
     usd = abs(Decimal(microusd)) / MICRO
     if tile and usd >= 10_000:
         return f"{sign}${usd:,.0f}"
-    if usd >= 1 or usd == 0:
+    if usd >= Decimal("0.99995") or usd == 0:  # what would read $1.0000 is a dollar
         return f"{sign}${usd:,.2f}"
     return f"{sign}${usd:.4f}"

@@ -48,7 +48,7 @@ class RequestLog:
         return response
 
     def process_exception(self, request: HttpRequest, exc: Exception) -> HttpResponse | None:
-        if request.path.startswith(_MACHINE_PATHS) or isinstance(exc, WorkflowError) and "application/json" in request.headers.get("Accept", ""):
+        if request.path.startswith(_MACHINE_PATHS) or (isinstance(exc, WorkflowError) and "application/json" in request.headers.get("Accept", "")):
             return envelope.render(envelope.translate(exc), request)
         return None
 
@@ -72,8 +72,14 @@ def _enveloped(request: HttpRequest, response: HttpResponse) -> HttpResponse:
 class ContentPolicy:
     """A strict policy everywhere but the admin, whose library needs inline code."""
 
-    STRICT = "default-src 'self'; img-src 'self' data: blob:; style-src 'self' 'unsafe-inline'; object-src 'none'; base-uri 'none'; frame-ancestors 'none'; form-action 'self'"
-    ADMIN = "default-src 'self'; img-src 'self' data:; style-src 'self' 'unsafe-inline'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; object-src 'none'; frame-ancestors 'none'"
+    STRICT = (
+        "default-src 'self'; img-src 'self' data: blob:; style-src 'self' 'unsafe-inline'; object-src 'none'; "
+        "base-uri 'none'; frame-ancestors 'none'; form-action 'self'"
+    )
+    ADMIN = (
+        "default-src 'self'; img-src 'self' data:; style-src 'self' 'unsafe-inline'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; "
+        "object-src 'none'; frame-ancestors 'none'"
+    )
 
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
         self.get_response = get_response
