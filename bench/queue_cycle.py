@@ -73,7 +73,7 @@ def drain_ours(worker_id: object) -> int:
         if not leased:
             return done
         for a in leased:
-            queue.complete(worker, job_id=a.job.id, attempt=a.attempt, completion=completion, now=now())
+            queue.complete(worker, job_id=a.job_id, attempt=a.attempt, completion=completion, now=now())
             done += 1
 
 

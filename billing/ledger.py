@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -13,7 +12,9 @@ from django.db import transaction
 from billing.models import UsageEntry
 from billing.pricing import Line
 from billing.quotas import period_of
+from controlplane.kernel import sql
 from controlplane.kernel.errors import Conflict
+from controlplane.kernel.ids import uuid7
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,31 +31,23 @@ class Posting:
     lines: list[Line]
 
 
-def post(postings: Iterable[Posting], *, now: datetime) -> int:
-    """Write the lines of finished jobs and return their sum in micro-dollars. A second posting of a job violates a constraint."""
-    entries = [
-        UsageEntry(
-            customer_id=p.customer_id,
-            plan_revision_id=p.plan_revision_id,
-            job_id=p.job_id,
-            meter=line.meter,
-            quantity=line.quantity,
-            unit_price_microusd=line.unit_price,
-            amount_microusd=line.amount,
-            workflow_slug=p.workflow_slug,
-            version_number=p.version_number,
-            outcome=p.outcome,
-            failure_class=p.failure_class,
-            period=period_of(now),
-            occurred_at=now,
-            recorded_at=now,
-            booked_at=now,
-        )
-        for p in postings
-        for line in p.lines
-    ]
-    UsageEntry.objects.bulk_create(entries)
-    return sum(e.amount_microusd for e in entries)
+_INSERT = """
+INSERT INTO billing_usageentry (id, customer_id, plan_revision_id, job_id, meter, quantity, unit_price_microusd, amount_microusd,
+  workflow_slug, version_number, outcome, failure_class, revision, period, occurred_at, recorded_at, booked_at)
+VALUES {rows}
+"""
+
+
+def post(posting: Posting, *, now: datetime) -> int:
+    """Write the lines of a finished job and return their sum in micro-dollars. A second posting of a job violates a constraint."""
+    values: list[object] = []
+    for line in posting.lines:
+        values += [
+            uuid7(), posting.customer_id, posting.plan_revision_id, posting.job_id, line.meter, line.quantity, line.unit_price, line.amount,
+            posting.workflow_slug, posting.version_number, posting.outcome, posting.failure_class, 1, period_of(now), now, now, now,
+        ]  # fmt: skip
+    sql.run(_INSERT.format(rows=", ".join([f"({sql.marks(17)})"] * len(posting.lines))), values)
+    return sum(line.amount for line in posting.lines)
 
 
 @transaction.atomic

@@ -26,6 +26,7 @@ from controlplane.kernel.errors import Conflict, Forbidden, Gone, Invalid, NotFo
 from controlplane.kernel.ids import uuid7
 from fleet import estimates, fairness, input_files, wake
 from fleet.models import Job, Output, Pool
+from fleet.queue import held as holding
 from fleet.queue.transitions import Ending, finish
 
 PRIORITIES = {"high": 0, "normal": 1, "low": 2}
@@ -212,8 +213,6 @@ def _answer_from_cache(job: Job, *, max_age: timedelta, now: datetime) -> bool:
     )
     if earlier is None:
         return False
-    Job.objects.filter(id=job.id).update(status="running", attempt=0, worker=earlier.worker_id, lease_until=now)
-    job.status = "running"
     copies = [
         Output(
             job=job, attempt=0, index=o.index, name=o.name, kind=o.kind, node=o.node, media_type=o.media_type, blob_id=o.blob_id, size_bytes=o.size_bytes,
@@ -222,7 +221,11 @@ def _answer_from_cache(job: Job, *, max_age: timedelta, now: datetime) -> bool:
         for o in Output.objects.filter(job=earlier, published=True)
     ]  # fmt: skip
     Output.objects.bulk_create(copies)
-    finish(job, Ending("succeeded", extra={"copied_from": earlier, "source": "cache", "worker": None, "started_at": now}), now=now)
+    held = holding.one(job.id)
+    assert held is not None
+    finish(held, Ending("succeeded"), now=now)
+    Job.objects.filter(id=job.id).update(copied_from=earlier, source="cache", started_at=now)
+    job.refresh_from_db()
     return True
 
 

@@ -20,11 +20,10 @@ _versions: dict[UUID, Version] = {}
 
 def render(assignment: Assignment, *, now: datetime) -> dict[str, Any]:
     """The JSON of one assignment (docs/worker-protocol.md)."""
-    job = assignment.job
-    version = _version(job.version_id)
-    seen, files = input_files.resolve(version, job.inputs)
+    version = _version(assignment.version_id)
+    seen, files = input_files.resolve(version, assignment.inputs)
     return {
-        "job": str(job.id),
+        "job": str(assignment.job_id),
         "attempt": assignment.attempt,
         "workflow": version.workflow.slug,
         "version": version.number,
@@ -32,12 +31,12 @@ def render(assignment: Assignment, *, now: datetime) -> dict[str, Any]:
         "files": files,
         "extra_data": {},
         "weights": estimates.of_version(version.id, now=now).node_s,
-        "warm_key": job.warm_key,
-        "deadline_at": stamp(job.deadline_at),
+        "warm_key": assignment.warm_key,
+        "deadline_at": stamp(assignment.deadline_at),
         "timeout_s": version.timeout_s,
         "stall_s": version.stall_s,
         "max_output_bytes": settings.MAX_OUTPUT_BYTES,
-        "request_id": job.request_id,
+        "request_id": assignment.request_id,
     }
 
 

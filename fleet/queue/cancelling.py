@@ -6,11 +6,12 @@ from datetime import datetime
 from uuid import UUID
 
 from django.db import transaction
-from django.db.models import F
 
+from controlplane.kernel import sql
 from controlplane.kernel.errors import Conflict, NotFound
 from fleet import wake
 from fleet.models import Job
+from fleet.queue import held as holding
 from fleet.queue.completing import CANCELED
 from fleet.queue.transitions import Ending, finish
 
@@ -18,16 +19,15 @@ from fleet.queue.transitions import Ending, finish
 @transaction.atomic
 def cancel(*, job_id: UUID, now: datetime) -> Job:
     """Cancel at once while queued, else ask the worker. Canceling twice changes nothing; a finished job raises Conflict."""
-    job = Job.objects.select_for_update(of=("self",)).select_related("workflow", "version", "plan_revision", "customer").filter(id=job_id).first()
-    if job is None:
+    held = holding.one(job_id)
+    if held is None:
         raise NotFound("job_not_found", "There is no such job.", "Check the id and the key it belongs to.")
-    if job.status == "queued":
-        finish(job, Ending("canceled", failure_class="customer_cancel", error=CANCELED), now=now)
-    elif job.status == "running":
-        if job.cancel_asked_at is None:
-            Job.objects.filter(id=job.id).update(cancel_asked_at=now, revision=F("revision") + 1)
-            job.cancel_asked_at = now
-            wake.job(job.id)
-    elif job.status != "canceled":
-        raise Conflict("job_finished", f"The job is already {job.status}.", "Nothing is left to cancel.", details={"status": job.status})
-    return job
+    if held.status == "queued":
+        finish(held, Ending("canceled", failure_class="customer_cancel", error=CANCELED), now=now)
+    elif held.status == "running":
+        if held.cancel_asked_at is None:
+            sql.run("UPDATE fleet_job SET cancel_asked_at = %s, revision = revision + 1 WHERE id = %s", [now, job_id])
+            wake.job(job_id)
+    elif held.status != "canceled":
+        raise Conflict("job_finished", f"The job is already {held.status}.", "Nothing is left to cancel.", details={"status": held.status})
+    return Job.objects.select_related("workflow", "version", "customer").get(id=job_id)

@@ -1,31 +1,53 @@
-"""Hand queued jobs to a worker, with a lease and an attempt number."""
+"""Hand queued jobs to a worker, with a lease and an attempt number. Three statements, whatever the batch."""
 
 from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 from uuid import UUID
 
 from django.conf import settings
-from django.db import connection, transaction
-from django.db.models import F
+from django.db import transaction
 
+from controlplane.kernel import sql
 from controlplane.kernel.errors import Conflict
 from fleet import placement
-from fleet.models import Attempt, Job, Worker
-from fleet.queue.transitions import check
-
-check("queued", "running")
+from fleet.models import Job, Worker
 
 
 @dataclass(frozen=True, slots=True)
 class Assignment:
     """A job as leased to a worker."""
 
-    job: Job
+    job_id: UUID
     attempt: int
-    lease_until: datetime
+    version_id: UUID
+    inputs: dict[str, Any]
+    warm_key: str
+    deadline_at: datetime | None
+    request_id: str
+
+
+_LEASE = """
+UPDATE fleet_job SET status = 'running', attempt = attempt + 1, worker_id = %s, lease_until = %s, started_at = %s,
+  progress = 0, revision = revision + 1
+WHERE id IN ({chosen}) AND status = 'queued'
+RETURNING id, attempt, version_id, inputs, warm_key, deadline_at, request_id, priority, fair_tag
+"""
+
+_HEAD = "SELECT id FROM fleet_job WHERE pool_id = %s AND status = 'queued' ORDER BY priority, fair_tag, id LIMIT %s {lock}"
+
+_ATTEMPTS = """
+INSERT INTO fleet_attempt (job_id, number, worker_id, state, claimed_at, failure_class, timings, nodes, busy_s, cost_microusd)
+VALUES {rows}
+"""
+
+_BUSY = """
+UPDATE fleet_worker SET state = 'busy', state_since = %s, seen_at = %s, idle_since = NULL
+WHERE id = %s AND state NOT IN ('stopped', 'lost', 'draining')
+"""
 
 
 @transaction.atomic
@@ -35,26 +57,21 @@ def claim(worker: Worker, *, limit: int = 1, warm: Collection[str] = (), now: da
         raise Conflict("worker_retired", "This worker was retired.", "Register again as a new worker.")
     if worker.state == Worker.State.DRAINING or worker.drain_asked_at is not None:
         return []
-    chosen = _pick(worker.pool_id, limit=limit, warm=warm, now=now)
-    if not chosen:
-        return []
     lease_until = now + timedelta(seconds=settings.WORKER["LEASE_S"])
-    Job.objects.filter(id__in=chosen).update(
-        status="running",
-        attempt=F("attempt") + 1,
-        worker=worker,
-        lease_until=lease_until,
-        started_at=now,
-        progress=0.0,
-        revision=F("revision") + 1,
-    )
-    jobs = {job.id: job for job in Job.objects.filter(id__in=chosen)}
-    ordered = [jobs[id_] for id_ in chosen]
-    Attempt.objects.bulk_create([Attempt(job=job, number=job.attempt, worker=worker, claimed_at=now) for job in ordered])
-    Worker.objects.filter(id=worker.id).exclude(state__in=[Worker.State.STOPPED, Worker.State.LOST, Worker.State.DRAINING]).update(
-        state=Worker.State.BUSY, state_since=now, seen_at=now, idle_since=None
-    )
-    return [Assignment(job=job, attempt=job.attempt, lease_until=lease_until) for job in ordered]
+    chosen, parameters = _choice(worker.pool_id, limit=limit, warm=warm, now=now)
+    leased = sql.rows(_LEASE.format(chosen=chosen), [worker.id, lease_until, now, *parameters])
+    if not leased:
+        return []
+    leased.sort(key=lambda row: (row[7], row[8], str(row[0])))
+    blank: list[Any] = []
+    for row in leased:
+        blank += [row[0], row[1], worker.id, "running", now, "", {}, [], 0.0, 0]
+    sql.run(_ATTEMPTS.format(rows=", ".join([f"({sql.marks(10)})"] * len(leased))), blank)
+    sql.run(_BUSY, [now, now, worker.id])
+    return [
+        Assignment(sql.to_uuid(id_), attempt, sql.to_uuid(version), sql.to_json(inputs), warm_key, sql.to_datetime(deadline), request_id)
+        for id_, attempt, version, inputs, warm_key, deadline, request_id, _, _ in leased
+    ]
 
 
 def ready(worker: Worker) -> bool:
@@ -62,18 +79,14 @@ def ready(worker: Worker) -> bool:
     return worker.drain_asked_at is None and Job.objects.filter(pool_id=worker.pool_id, status="queued").exists()
 
 
-def _pick(pool_id: int, *, limit: int, warm: Collection[str], now: datetime) -> list[UUID]:
-    """Ids to lease, their rows locked on PostgreSQL; SQLite's immediate transaction is the lock there."""
-    ready = Job.objects.filter(pool_id=pool_id, status="queued").order_by("priority", "fair_tag", "id")
-    locking = connection.vendor == "postgresql"
+def _choice(pool_id: int, *, limit: int, warm: Collection[str], now: datetime) -> tuple[str, list[Any]]:
+    """The jobs to lease, as the inside of an IN list and its parameters."""
+    head = _HEAD.format(lock=sql.locking("FOR UPDATE SKIP LOCKED"))
     if not warm:
-        head = ready.select_for_update(skip_locked=True) if locking else ready
-        return list(head.values_list("id", flat=True)[:limit])
-    seen = [placement.Candidate(*row) for row in ready.values_list("id", "priority", "warm_key", "queued_at")[: max(limit, placement.LOOK_AHEAD)]]
+        return head, [pool_id, limit]
+    line = Job.objects.filter(pool_id=pool_id, status="queued").order_by("priority", "fair_tag", "id")
+    seen = [placement.Candidate(*row) for row in line.values_list("id", "priority", "warm_key", "queued_at")[: max(limit, placement.LOOK_AHEAD)]]
     wanted = placement.choose(seen, warm=warm, limit=limit, now=now)
-    if not locking or not wanted:
-        return wanted
-    held = set(Job.objects.filter(id__in=wanted, status="queued").select_for_update(skip_locked=True).values_list("id", flat=True))
-    if not held:  # others took them all: fall back to whatever is free
-        return list(ready.select_for_update(skip_locked=True).values_list("id", flat=True)[:limit])
-    return [id_ for id_ in wanted if id_ in held]
+    if not wanted or wanted == [candidate.id for candidate in seen[:limit]]:
+        return head, [pool_id, limit]
+    return f"SELECT id FROM fleet_job WHERE id IN ({sql.marks(len(wanted))}) AND status = 'queued' {sql.locking('FOR UPDATE SKIP LOCKED')}", list(wanted)

@@ -4,6 +4,7 @@ import hashlib
 import io
 import json
 from datetime import timedelta
+from uuid import UUID
 
 from django.test import Client
 from django.utils import timezone
@@ -104,16 +105,25 @@ def worker(slug="default") -> Worker:
 
 def finish(job_id, *, outputs=1, outcome="succeeded", failure_class="", error=None) -> Job:
     """Claim everything that is queued and finish `job_id` as a worker would."""
+    job_id = UUID(str(job_id))
     by = worker()
     now = timezone.now()
-    leased = {str(a.job.id): a for a in queue.claim(by, limit=100, now=now)}
-    attempt = leased[str(job_id)].attempt
+    leased = {a.job_id: a for a in queue.claim(by, limit=100, now=now)}
+    attempt = leased[job_id].attempt
     stored = []
     for index in range(outputs if outcome == "succeeded" else 0):
         data = png(8 + index, 8)
         blob = blobs.put(io.BytesIO(data), media_type="image/png", max_bytes=10**6, now=now)
         Output.objects.create(
-            job_id=job_id, attempt=attempt, index=index, name=f"out {index}.png", kind="image", media_type="image/png", blob=blob, size_bytes=len(data), created_at=now
+            job_id=job_id,
+            attempt=attempt,
+            index=index,
+            name=f"out {index}.png",
+            kind="image",
+            media_type="image/png",
+            blob=blob,
+            size_bytes=len(data),
+            created_at=now,
         )
         stored.append({"index": index, "sha256": hashlib.sha256(data).hexdigest(), "measurements": {"width": 8 + index, "height": 8}})
     queue.complete(

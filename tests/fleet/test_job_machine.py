@@ -49,7 +49,7 @@ class JobMachine(RuleBasedStateMachine):
     def claim(self, who: int, limit: int, warm: bool) -> Any:
         worker = Worker.objects.get(id=self.workers[who].id)
         leased = queue.claim(worker, limit=limit, warm=["x"] if warm else [], now=self.now)
-        return multiple(*((worker, a.job.id, a.attempt) for a in leased))
+        return multiple(*((worker, a.job_id, a.attempt) for a in leased))
 
     @rule(lease=leases, progress=st.floats(0, 1))
     def heartbeat(self, lease: Any, progress: float) -> None:
@@ -154,5 +154,5 @@ def test_no_interleaving_of_faults_loses_a_job_or_bills_it_twice() -> None:
                 transaction.savepoint_rollback(self.savepoint)
 
     run_state_machine_as_test(
-        Isolated, settings=settings(max_examples=30, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck), print_blob=True)
+        Isolated, settings=settings(max_examples=40, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck), print_blob=True)
     )

@@ -1,0 +1,78 @@
+"""Plain statements for the few hot paths, the same text on PostgreSQL and SQLite.
+
+The ORM compiles a statement anew each time; where a path runs a thousand times a second that costs more than the
+database does. These statements name tables and columns; the models stay the one place where those are defined.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+from django.db import connection
+
+
+def rows(statement: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+    """Run a statement that returns rows. `%s` marks parameters; datetimes, UUIDs, decimals and JSON values are adapted."""
+    with connection.cursor() as cursor:
+        cursor.execute(statement, adapted(parameters))
+        found: list[tuple[Any, ...]] = cursor.fetchall()
+        return found
+
+
+def run(statement: str, parameters: Sequence[Any] = ()) -> int:
+    """Run a statement and return how many rows it changed."""
+    with connection.cursor() as cursor:
+        cursor.execute(statement, adapted(parameters))
+        return int(cursor.rowcount)
+
+
+def adapted(parameters: Sequence[Any]) -> list[Any]:
+    """Parameters as this database takes them."""
+    if connection.vendor == "sqlite":
+        return [_for_sqlite(value) for value in parameters]
+    return [json.dumps(value) if isinstance(value, dict | list) else value for value in parameters]
+
+
+def _for_sqlite(value: Any) -> Any:
+    if isinstance(value, UUID):
+        return value.hex
+    if isinstance(value, datetime):
+        return value.astimezone(UTC).replace(tzinfo=None).isoformat(" ")
+    if isinstance(value, Decimal):
+        return str(value)
+    if isinstance(value, dict | list):
+        return json.dumps(value)
+    return value
+
+
+def marks(count: int) -> str:
+    """`%s, %s, …` for an IN list."""
+    return ", ".join(["%s"] * count)
+
+
+def locking(clause: str) -> str:
+    """`clause` (e.g. "FOR UPDATE SKIP LOCKED") on PostgreSQL; nothing on SQLite, whose immediate transaction is the lock."""
+    return clause if connection.vendor == "postgresql" else ""
+
+
+def to_uuid(value: Any) -> UUID:
+    """A UUID column as read by a plain statement."""
+    return value if isinstance(value, UUID) else UUID(value)
+
+
+def to_datetime(value: Any) -> datetime | None:
+    """A timestamp column as read by a plain statement, aware, UTC."""
+    if value is None:
+        return None
+    at = value if isinstance(value, datetime) else datetime.fromisoformat(value)
+    return at if at.tzinfo is not None else at.replace(tzinfo=UTC)
+
+
+def to_json(value: Any) -> Any:
+    """A JSON column as read by a plain statement."""
+    return json.loads(value) if isinstance(value, str) else value
