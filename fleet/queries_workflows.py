@@ -114,8 +114,10 @@ def day_of(versions: dict[UUID, UUID], *, now: datetime) -> dict[UUID, Day]:
     since = now - WINDOW
     rollups = MinuteRollup.objects.filter(version__in=list(versions), minute__gte=since)
     totals = ("succeeded", "failed", "expired", "canceled", "cost_microusd", "price_microusd")
-    for row in rollups.values("version_id").annotate(**{f"sum_{name}": Sum(name) for name in totals}).order_by():
+    customers: dict[UUID, set[UUID]] = defaultdict(set)
+    for row in rollups.values("version_id", "customer_id").annotate(**{f"sum_{name}": Sum(name) for name in totals}).order_by():
         day = days[versions[row["version_id"]]]
+        customers[versions[row["version_id"]]].add(row["customer_id"])
         for name in totals:
             setattr(day, name, getattr(day, name) + (row[f"sum_{name}"] or 0))
     first_hour = (since + timedelta(hours=1)).replace(minute=0, second=0, microsecond=0)
@@ -129,8 +131,8 @@ def day_of(versions: dict[UUID, UUID], *, now: datetime) -> dict[UUID, Day]:
         day = days[versions[version_id]]
         day.run.merge(Histogram.from_json(run))
         day.wait.merge(Histogram.from_json(wait))
-    for row in rollups.values("version_id", "customer_id").order_by().distinct():
-        days[versions[row["version_id"]]].customers += 1
+    for workflow_id, seen in customers.items():
+        days[workflow_id].customers = len(seen)
     return dict(days)
 
 
@@ -141,11 +143,13 @@ def by_slug(slug: str) -> Workflow | None:
 
 
 def version(workflow: Workflow, number: int | None = None) -> Version | None:
-    """A version by number; without one, what production runs, or the newest."""
-    versions = Version.objects.filter(workflow=workflow).defer("ui_graph", "lock")
-    if number is not None:
-        return versions.filter(number=number).first()
-    return versions.filter(channels__workflow=workflow, channels__name=Channel.Name.PRODUCTION).first() or versions.order_by("-number").first()
+    """A version by number; without one, what production runs, or the newest. `workflow` comes from `by_slug`."""
+    if number is None:
+        live = next((c.version_id for c in workflow.channels.all() if c.name == Channel.Name.PRODUCTION), None)
+        chosen = live or next((v.id for v in workflow.versions.all()), None)
+    else:
+        chosen = next((v.id for v in workflow.versions.all() if v.number == number), None)
+    return Version.objects.defer("ui_graph", "lock").filter(id=chosen).first() if chosen else None
 
 
 def categories() -> list[str]:
@@ -178,7 +182,7 @@ class NodeTimes:
 def node_times(version_id: UUID) -> NodeTimes:
     """Where recent attempts of a version spent their run time. A cached node counts as no time."""
     jobs = Job.objects.filter(version_id=version_id, status=Job.Status.SUCCEEDED, copied_from__isnull=True).order_by("-id").values("id")[:MOST_ATTEMPTS]
-    rows = list(Attempt.objects.filter(job__in=list(jobs.values_list("id", flat=True)), state=Attempt.State.SUCCEEDED).values_list("nodes", flat=True))
+    rows = list(Attempt.objects.filter(job__in=jobs, state=Attempt.State.SUCCEEDED).values_list("nodes", flat=True))
     sums: dict[str, float] = defaultdict(float)
     for node, seconds in _ran(rows):
         sums[node] += seconds

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from builds import layout
+from builds import layout, wording
 from builds.models import Version
 from controlplane.console import numbers
 from fleet.queries_workflows import NodeTimes
@@ -24,7 +24,7 @@ _TYPES: dict[str, tuple[str, str, str]] = {
     "VIDEO": ("Video", "--c5", "6 3"),
     **dict.fromkeys(("STRING", "INT", "FLOAT", "BOOLEAN", "COMBO", "NUMBER"), ("Value", "--c6", "2 3")),
 }
-_OTHER = ("Other", "--c3", "6 3")
+_OTHER = ("Other", "--text-3", "6 3")
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +134,5 @@ def titles_of(graph: Any) -> dict[str, str]:
     titles: dict[str, str] = {}
     for node_id, node in graph.items() if isinstance(graph, dict) else ():
         if isinstance(node, dict):
-            meta = node.get("_meta")
-            titles[str(node_id)] = str((meta.get("title") if isinstance(meta, dict) else "") or node.get("class_type") or node_id)
+            titles[str(node_id)] = wording.title(node)
     return titles

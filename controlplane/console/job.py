@@ -40,6 +40,7 @@ FAULTS = {
     "capacity": ("Ours: not enough capacity", "Not billed."),
     "external": ("A service outside failed", "Not billed."),
 }
+ORIGINS = {"api": "by API", "console": "from the console", "demo": "made by the demo", "cache": "from the result cache"}
 TEXT_PREVIEW_BYTES = 4_000
 
 
@@ -179,8 +180,8 @@ def _record(request: HttpRequest, job: Job, action: str, *, now: datetime, **cha
     )  # fmt: skip
 
 
-def context(request: HttpRequest, job: Job, *, now: datetime, readable: bool = False) -> dict[str, Any]:
-    """What the page and its live part show."""
+def context(request: HttpRequest, job: Job, *, now: datetime, readable: bool = False, brief: bool = False) -> dict[str, Any]:
+    """What the page and its live part show; `brief` leaves out the timeline and the ledger."""
     attempts, outputs = list(job.attempts.all()), [o for o in job.outputs.all() if o.published or not job.is_terminal]
     word, kind, icon = states.words(job.status)
     titles = titles_of(job.version.graph)
@@ -202,7 +203,8 @@ def context(request: HttpRequest, job: Job, *, now: datetime, readable: bool = F
         "has_hidden": any(g.hidden for g in given),
         "readable": readable,
         "may_act": may_act,
-        "events": _events(job, attempts),
+        "events": [] if brief else _events(job, attempts),
+        "origin": ORIGINS.get(job.source, job.source),
         "curl": _curl(job, exposed) if may_act else "",
         "retry_of": _uuid_in(job.metadata, "retry_of"),
     }
@@ -218,7 +220,7 @@ def context(request: HttpRequest, job: Job, *, now: datetime, readable: bool = F
             "billed": "Billed for the seconds used." if charged else "Not billed." if job.is_terminal else billed,
             "class": FAILURE_WORDS.get(job.failure_class, job.failure_class),
         }
-    if see_money:
+    if see_money and not brief:
         context["usage"] = queries_jobs.usage_lines(job.id)
         context["margin"] = (job.price_microusd - job.cost_microusd) / job.price_microusd if job.price_microusd else None
     return context
@@ -311,7 +313,8 @@ def _preview(output: Output) -> str:
 
 
 def _events(job: Job, attempts: list[Attempt]) -> list[Event]:
-    found = [Event(job.created_at, "Accepted", f"From {job.source}, priority {job.get_priority_display()}.", "info", "plus")]
+    origin = ORIGINS.get(job.source, job.source)
+    found = [Event(job.created_at, "Accepted", f"{origin[:1].upper()}{origin[1:]}, priority {job.get_priority_display()}.", "info", "plus")]
     for attempt in attempts:
         found.append(Event(attempt.claimed_at, f"Attempt {attempt.number} started", f"On worker {attempt.worker.name}.", "acc", "play"))
         if attempt.ended_at is not None:

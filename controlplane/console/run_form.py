@@ -18,6 +18,7 @@ from fleet import input_files
 from fleet.models import CustomerFile, Job
 
 PREFIX = "in_"
+SHORT = 60
 KEPT = "file_"
 _ACCEPT = {"image": "image/png,image/jpeg,image/webp", "audio": "audio/*", "video": "video/mp4,video/webm", "file": ""}
 _TYPE_WORDS = {"string": "text", "integer": "int", "number": "float", "boolean": "yes or no"}
@@ -40,6 +41,7 @@ class Field:
     step: str = "any"
     placeholder: str = ""
     max_length: int | None = None
+    about: str = ""  # what the node's author wrote, where it is too long for a hint
     options: list[tuple[str, str]] = field(default_factory=list)
     accept: str = ""
     kind: str = "value"
@@ -70,12 +72,14 @@ def _field(name: str, said: Mapping[str, Any], *, value: Any, required: bool, er
         name=name, widget="text", title=str(said.get("title") or name), type_word=_TYPE_WORDS.get(str(said.get("type")), "text"), value=value,
         hint="", required=required, error=error, kind=kind,
     )  # fmt: skip
-    hints = [str(said.get("description", ""))] if said.get("description") and kind == "value" else []
+    about = str(said.get("description") or "") if kind == "value" else ""
+    hints = [about] if about and len(about) <= SHORT else []
+    made.about = about if len(about) > SHORT else ""
     if kind != "value":
         made.widget, made.type_word, made.accept = "file", kind, _ACCEPT.get(kind, "")
         if isinstance(value, str) and parse_uuid(value):
             made.kept = value
-        hints.append({"image": "PNG, JPEG or WebP"}.get(kind, f"One {kind} file") + f", up to {numbers.size(_max_file())}")
+        hints.append({"image": "PNG, JPEG or WebP"}.get(kind, f"one {kind} file") + f", up to {numbers.size(_max_file())}")
         if said.get("default"):
             hints.append("empty uses the workflow's own")
     elif "enum" in said:
@@ -91,15 +95,15 @@ def _field(name: str, said: Mapping[str, Any], *, value: Any, required: bool, er
         made.step = str(said.get("multipleOf", 1)) if said["type"] == "integer" else "any"
         if said.get("x-randomize"):
             made.placeholder = "random"
-            hints.append("empty is random")
-        elif (shown := _range(made.minimum, made.maximum)) and not hints:
-            hints.append(shown)
+            hints = ["empty is random"]
+        elif shown := _range(made.minimum, made.maximum):
+            hints = [shown]
     else:
         made.widget = "textarea" if said.get("x-multiline") or len(str(value)) > 80 else "text"
         made.max_length = said.get("maxLength")
     if node and made.widget in ("text", "textarea"):
         hints.append(node)
-    made.hint = ". ".join(h.rstrip(".") for h in hints if h)
+    made.hint = ". ".join(h[:1].upper() + h[1:].rstrip(".") for h in hints if h)
     return made
 
 
@@ -112,11 +116,11 @@ def _max_file() -> int:
 def _range(low: Any, high: Any) -> str:
     """The range in words; bounds nobody would ever reach are left out."""
     far = 2**31
-    low = None if low is None or abs(low) >= far else low
-    high = None if high is None or abs(high) >= far else high
-    if low is not None and high is not None:
-        return f"{low:,} to {high:,}"
-    return f"from {low:,}" if low is not None else f"up to {high:,}" if high is not None else ""
+    low = None if low is None or abs(low) >= far else f"{low:,.10g}".replace("-", "−")
+    high = None if high is None or abs(high) >= far else f"{high:,.10g}".replace("-", "−")
+    if low and high:
+        return f"{low} to {high}"
+    return f"from {low}" if low else f"up to {high}" if high else ""
 
 
 def _node(said: Mapping[str, Any], titles: Mapping[str, str]) -> str:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 from collections.abc import Mapping
 from typing import Any
+
+from django.utils.html import format_html, format_html_join
+from django.utils.safestring import SafeString
 
 LANGUAGES = (("curl", "curl"), ("python", "Python"), ("typescript", "TypeScript"))
 
@@ -76,3 +80,20 @@ def _js(text: str) -> str:
 
 def _plain(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+_TOKENS = re.compile(
+    r"""(?P<c>^\#[^\n]*)|(?P<s>"(?:\\.|[^"\\\n])*"|'(?:\\.|[^'\\])*'|`[^`]*`)|(?P<k>\b(?:curl|import|from|const|await|new|if|throw|for|in|print|open)\b)|(?P<n>(?<![\w.-])-?\d+(?:\.\d+)?(?![\w.]))""",
+    re.MULTILINE,
+)
+
+
+def highlight(text: str) -> SafeString:
+    """The text as escaped HTML with strings, numbers, words and comments marked."""
+    parts: list[tuple[str, str]] = []
+    at = 0
+    for match in _TOKENS.finditer(text):
+        parts += [("", text[at : match.start()]), (match.lastgroup or "", match.group())]
+        at = match.end()
+    parts.append(("", text[at:]))
+    return format_html_join("", "{}", ((format_html('<span class="{}">{}</span>', kind, piece) if kind else piece,) for kind, piece in parts if piece))

@@ -81,7 +81,7 @@ def _render(
 ) -> HttpResponse:  # fmt: skip
     context: dict[str, Any] = {"version": version, "job": job}
     if job is not None:
-        context |= job_page.context(request, job, now=now)
+        context |= job_page.context(request, job, now=now, brief=True)
     if job is None or request.headers.get("HX-Request") != "true":
         context |= _form_context(
             request, workflow, version, customers=customers, customer=customer, values=values, errors=errors or {}, general=general, now=now
@@ -163,7 +163,8 @@ def code(request: HttpRequest, slug: str) -> HttpResponse:
         elif given:
             text[name] = given
     values = input_rules.from_text(version, text)
-    return JsonResponse(snippets.all_of(base_url=settings.PUBLIC_URL, slug=workflow.slug, values=values, files=files))
+    made = snippets.all_of(base_url=settings.PUBLIC_URL, slug=workflow.slug, values=values, files=files)
+    return JsonResponse({language: snippets.highlight(text) for language, text in made.items()})
 
 
 def _snippets(workflow: Workflow, version: Version, *, values: Mapping[str, Any] | None, fields: list[run_form.Field]) -> dict[str, str]:
@@ -192,7 +193,7 @@ def _example_accepted(workflow: Workflow, version: Version) -> str:
 
 
 def _example_refused(fields: list[run_form.Field]) -> str:
-    number = next((f for f in fields if f.widget == "number" and f.maximum is not None), None)
+    number = next((f for f in fields if f.widget == "number" and f.maximum is not None and abs(f.maximum) < 2**31), None)
     if number is not None:
         error = {
             "code": "out_of_range",

@@ -17,7 +17,7 @@ from django.views.decorators.http import require_GET, require_http_methods, requ
 
 from builds import editing, libraries, versions
 from builds.models import Version, Workflow
-from controlplane.console import graph_view, jobs, numbers, pages, ranges, roles
+from controlplane.console import graph_view, jobs, numbers, pages, ranges, rates, roles
 from controlplane.kernel import money
 from controlplane.kernel.envelope import request_id_of
 from controlplane.kernel.errors import WorkflowError
@@ -54,7 +54,7 @@ def listing(request: HttpRequest) -> HttpResponseBase:
 
 
 def _headline(rows: list[Listed]) -> str:
-    failing = [r for r in rows if r.day.success is not None and r.day.success < 0.95]
+    failing = [r for r in rows if r.day.success is not None and r.day.success < rates.TARGET]
     if not rows:
         return "Workflows"
     if failing:
@@ -151,7 +151,7 @@ def _tiles(request: HttpRequest, workflow: Workflow, day: Day) -> list[dict[str,
     tiles: list[dict[str, Any]] = [
         {
             "label": "Success, 24 h",
-            "value": n.pct(day.success, missing="no runs"),
+            "value": rates.success(day.success) if day.success is not None else "no runs",
             "detail": f"{n.count(day.failed + day.expired)} failed or expired" if day.jobs else "target 95%",
         },
         {
@@ -166,7 +166,7 @@ def _tiles(request: HttpRequest, workflow: Workflow, day: Day) -> list[dict[str,
     if roles.sees_money(request):
         detail = f"price {n.usd(day.price_per_job)}, margin {n.pct(day.margin)}" if day.succeeded else "no good job in 24 h"
         tiles.append({"label": "Cost per job", "value": n.usd(day.cost_per_job, tile=True, missing="no runs"), "detail": detail})
-    if day.success is not None and day.success < 0.95:
+    if day.success is not None and day.success < rates.TARGET:
         tiles[0] |= {"kind": "bad", "detail": f"{tiles[0]['detail']}, target 95%"}
     return tiles
 

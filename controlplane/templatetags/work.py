@@ -16,7 +16,7 @@ from django.template.loader import get_template
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
-from controlplane.console import numbers
+from controlplane.console import numbers, rates, snippets
 from controlplane.console.graph_view import Node, Picture, wire_style
 
 register = template.Library()
@@ -28,6 +28,10 @@ _CHAR_PX = 6.3  # mean advance of the 11.5 px title; long titles are cut, the wh
 def timebar(parts: Sequence[dict[str, Any]], label: str = "Where the time went") -> SafeString:
     spoken = "; ".join(f"{p['label']} {numbers.dur(p['seconds'])}, {numbers.pct(p['share'])}" for p in parts)
     return get_template("console/job_bar.html").render({"parts": parts, "label": f"{label}: {spoken or 'nothing yet'}"})
+
+
+register.filter("highlight", snippets.highlight)
+register.filter("success", rates.success)
 
 
 @register.simple_tag
@@ -56,7 +60,7 @@ def dag(picture: Picture) -> SafeString:
     nodes = format_html_join("", "{}", ((_node(n),) for n in picture.nodes))
     return format_html(
         '<svg viewBox="0 0 {} {}" style="min-width:{}px;max-width:{}px" role="group" aria-label="Workflow graph, {} nodes">{}{}</svg>',
-        _px(picture.width), _px(picture.height), min(1080, round(picture.width)), round(picture.width * 1.35), len(picture.nodes), paths, nodes,
+        _px(picture.width), _px(picture.height), min(1080, round(picture.width)), round(picture.width * 1.12), len(picture.nodes), paths, nodes,
     )  # fmt: skip
 
 

@@ -32,14 +32,14 @@
     if (e.target.matches("select[data-auto]")) e.target.form.requestSubmit();
   });
 
-  // snippets are made by the server from what the form holds
+  // snippets are made, and escaped, by the server from what the form holds
   var form = $("form[data-snippets]"), box = $("#snippets"), wait = 0, asked = 0;
   function refresh() {
     var data = new FormData(form), n = ++asked;
     Array.from(data.keys()).forEach(function (k) { var v = data.get(k); if (v instanceof File) data.set(k, v.name ? "@" + v.name : ""); });
     fetch(form.dataset.snippets, { method: "POST", body: new URLSearchParams(data), headers: { "X-CSRFToken": data.get("csrfmiddlewaretoken") }, credentials: "same-origin" })
       .then(function (r) { return r.ok ? r.json() : null; })
-      .then(function (d) { if (d && n === asked) Object.keys(d).forEach(function (k) { var p = document.getElementById("snip-" + k); if (p) p.textContent = d[k]; }); }, function () {});
+      .then(function (d) { if (d && n === asked) Object.keys(d).forEach(function (k) { var p = document.getElementById("snip-" + k); if (p) p.innerHTML = d[k]; }); }, function () {});
   }
   if (form && box) {
     form.addEventListener("input", function () { clearTimeout(wait); wait = setTimeout(refresh, 350); });
