@@ -246,7 +246,7 @@ def _renamed(one: ExposedInput, node: Mapping[str, Any], attempt: int) -> Expose
 
 
 def _slug(text: str) -> str:
-    split = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", text)
+    split = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z]{2})(?=[A-Z][a-z])", "_", text)
     slug = re.sub(r"[^a-z0-9]+", "_", split.lower()).strip("_")
     return (slug if slug[:1].isalpha() else f"input_{slug}".rstrip("_"))[:60]
 

@@ -81,7 +81,7 @@ def layout(graph: Graph, *, library: Any = None, limit: int = LIMIT) -> Layout:
         LayoutNode(
             id=node_id,
             title=(title := wording.title(node, specs[node_id])),
-            short=wording.cut(title, 20),
+            short=wording.cut(title, 19),
             class_type=str(node.get("class_type", "")),
             value=wording.key_value(node),
             layer=layer[node_id],
