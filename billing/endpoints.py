@@ -43,7 +43,7 @@ class Endpoint(APIView):
     """A keyed address. Reads `self.customer`, `self.key` and `self.now`; answers with `self.answer`."""
 
     content_negotiation_class = AnswerJson
-    metadata_class = None
+    http_method_names = ["get", "head", "post"]
     params: Collection[str] = ()
     standing: quotas.Standing | None = None
     now: datetime

@@ -3,8 +3,11 @@
 from django.contrib import admin
 from django.urls import include, path
 
+from controlplane.api import metrics
+
 urlpatterns = [
     path("v1/", include("controlplane.api.urls")),
+    path("metrics", metrics.view, name="metrics"),
     path("worker/v1/", include("fleet.worker_urls")),
     path("admin/", admin.site.urls),
     path("ops/", include("controlplane.console.urls")),

@@ -27,6 +27,7 @@ from fleet import input_files
 
 FIELDS = ("inputs", "priority", "deadline_s", "webhook_url", "metadata", "version")
 MAX_URL = 500
+_NO_FILE = "00000000-0000-0000-0000-000000000000"
 
 
 @dataclass(slots=True)
@@ -55,11 +56,9 @@ class Submission:
             )
         known = {one.name: one for one in input_rules.exposed_of(version)}
         self.inputs = {**self.inputs, **input_rules.from_text(version, self.parts)}
-        for name, file in self.files.items():
-            if name not in known or not known[name].is_file:
-                self.inputs[name] = "(file)"  # validation says what is wrong with it
         if self.files:
-            input_rules.validate(version, {**self.inputs, **{n: "00000000-0000-0000-0000-000000000000" for n in self.files if n in known and known[n].is_file}})
+            # Judged with an id nobody has in place of each file, so that nothing is kept of a request that is refused anyway.
+            input_rules.validate(version, {**self.inputs, **{name: _NO_FILE if name in known and known[name].is_file else "(file)" for name in self.files}})
         for name, file in self.files.items():
             kept, _ = input_files.keep(file.file, name=file.name or name, customer=customer, now=now)  # type: ignore[arg-type]
             self.inputs[name] = str(kept.id)
@@ -98,7 +97,8 @@ def bounded(request: HttpRequest, limit: int) -> None:
         raise TooLarge("body_too_large", f"The request body is larger than {limit:,} bytes.", "Send less in one request.", details={"max_bytes": limit})
 
 
-def _length(request: HttpRequest) -> int:
+def length(request: HttpRequest) -> int:
+    """The announced length of the body; 0 when none is."""
     text = str(request.META.get("CONTENT_LENGTH") or "0")
     return int(text) if text.isascii() and text.isdecimal() and len(text) < 19 else 0
 

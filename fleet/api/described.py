@@ -235,7 +235,9 @@ OUTPUT: dict[str, Any] = {
 SEND_FILE: dict[str, Any] = {
     "operation_id": "createFile",
     "summary": "Send a file",
-    "description": "A form with one part called file, or the bytes themselves with their name in `X-File-Name`. The same bytes again answer 200 with the same id.",
+    "description": (
+        "A form with one part called file, or the bytes themselves with their name in `X-File-Name`. The same bytes again answer 200 with the same id."
+    ),
     "tags": ["files"],
     "parameters": [
         parameter("X-File-Name", {"type": "string", "maxLength": 200}, "Name of a file sent as a plain body; percent-encoded.", where=OpenApiParameter.HEADER)
