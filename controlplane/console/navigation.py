@@ -56,7 +56,9 @@ def groups(request: HttpRequest, *, active: str) -> list[Group]:
     """Menu groups in order; a group without pages is left out."""
     known: list[Group] | None = getattr(request, "console_menu", None)
     if known is None:
-        halted = Pool.objects.filter(halted_at__isnull=False).count()
+        halted: int | None = getattr(request, "halted_pools", None)  # a page that read the pools has counted them
+        if halted is None:
+            halted = Pool.objects.filter(halted_at__isnull=False).count()
         notes = {"fleet": (f"{halted} halted", "bad")} if halted else {}
         known = []
         for title, entries in _PLAN:

@@ -6,6 +6,7 @@ Pure. A missing value becomes a word, never a zero or a dash; minus is a real mi
 from __future__ import annotations
 
 import math
+import re
 from datetime import UTC, datetime
 
 from controlplane.kernel import money
@@ -16,8 +17,11 @@ def _trim(text: str) -> str:
 
 
 def usd(microusd: int | None, *, tile: bool = False, missing: str = "none") -> str:
-    """$12.04, $0.0036, and $15,688 in tiles."""
-    return missing if microusd is None else money.display(int(microusd), tile=tile)
+    """$12.04, $0.86, $0.0036, and $15,688 in tiles."""
+    if microusd is None:
+        return missing
+    text = money.display(int(microusd), tile=tile)
+    return text[:-2] if re.search(r"\.\d\d00$", text) else text
 
 
 def pct(share: float | None, *, missing: str = "none") -> str:
@@ -104,3 +108,8 @@ def ago(moment: datetime, now: datetime) -> str:
 def stamp(moment: datetime) -> str:
     """The absolute time people see on hover."""
     return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
+
+
+def plural(n: float, one: str, many: str = "") -> str:
+    """1 job, 2 jobs."""
+    return f"{count(n)} {one if n == 1 else many or one + 's'}"

@@ -2,13 +2,212 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
 from django.http import HttpRequest, HttpResponse
+from django.urls import NoReverseMatch, reverse
 from django.utils import timezone
 
-from controlplane.console import pages, ranges, roles
+from billing import queries as billing
+from billing.models import Customer
+from builds.models import Workflow
+from controlplane.console import attention, charts, numbers, pages, pool_rows, ranges, roles
+from controlplane.kernel import loops
+from controlplane.kernel.models import AuditEntry, OutboxEntry
+from fleet import queries_pools, queries_traffic
+from fleet.models import Job, Pool, ScalingDecision
+from fleet.queries_pools import WAIT_TARGET_S, PoolNow
+
+SUCCESS_TARGET = 0.95
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """Something a person or a loop did."""
+
+    at: datetime
+    glyph: str
+    text: str
+    by: str
+    href: str = ""
+
+
+def address(name: str, *args: str) -> str:
+    """A page's address, or nothing while there is no such page."""
+    try:
+        return reverse(name, args=args)
+    except NoReverseMatch:
+        return ""
 
 
 @roles.staff
 def overview(request: HttpRequest) -> HttpResponse:
     now = timezone.now()
-    return pages.page(request, "console/overview.html", {}, title="Overview", active="overview", span=ranges.parse(request.GET, now=now), now=now)
+    span = ranges.parse(request.GET, now=now)
+    pools = queries_pools.pools_now(now=now)
+    request.halted_pools = sum(p.state == "halted" for p in pools)  # type: ignore[attr-defined]
+    numbers_read = pages.part(request, lambda: measured(span))
+    if untouched(numbers_read, pools):
+        steps = checklist(pools)
+        context: dict[str, Any] = {"steps": steps, "left": sum(not s["done"] for s in steps)}
+        return pages.page(request, "console/overview.html", context, title="Overview", active="overview", fragment="console/_overview.html", now=now)
+    context = read(request, span, pools, numbers_read, now)
+    return pages.page(request, "console/overview.html", context, title="Overview", active="overview", span=span, fragment="console/_overview.html", now=now)
+
+
+def untouched(numbers_read: Any, pools: list[PoolNow]) -> bool:
+    """Whether no job was ever sent."""
+    if isinstance(numbers_read, pages.Failed) or numbers_read[0].steps or any(p.queue or p.busy for p in pools):
+        return False
+    return not Job.objects.exists()
+
+
+@roles.staff
+def series(request: HttpRequest) -> HttpResponse:
+    """series.json: the overview's charts."""
+    now = timezone.now()
+    span = ranges.parse(request.GET, now=now)
+    return pages.series(request, drawn(span, Pool.objects.all(), events(span)))
+
+
+def drawn(span: ranges.Range, pools: Any, marks: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    traffic, waits = measured(span)
+    return pictures(traffic, waits, [(p.id, p.slug) for p in pools], marks)
+
+
+def measured(span: ranges.Range) -> tuple[queries_traffic.Traffic, queries_traffic.Times]:
+    step_s = span.step_s()
+    return (
+        queries_traffic.traffic(start=span.start, end=span.end, step_s=step_s),
+        queries_traffic.times("wait", start=span.start, end=span.end, step_s=step_s),
+    )
+
+
+def pictures(traffic: queries_traffic.Traffic, waits: queries_traffic.Times, names: list[tuple[int, str]], marks: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The two charts; of the pools the four that ran most."""
+    busiest = sorted(names, key=lambda pool: -traffic.total(pool[0]).jobs)
+    shown = [pool for pool in busiest if traffic.total(pool[0]).jobs][:4] or busiest[:1]
+    return [charts.traffic(traffic, events=marks), charts.waits(waits, shown, target_s=WAIT_TARGET_S, events=marks)]
+
+
+def events(span: ranges.Range) -> list[dict[str, Any]]:
+    return charts.markers(_decisions(span))
+
+
+def _decisions(span: ranges.Range) -> list[ScalingDecision]:
+    found = queries_pools.decisions(start=span.start, end=span.end).filter(action__in=["up", "down", "halted"])
+    return list(found.defer("inputs")[:40])
+
+
+def read(request: HttpRequest, span: ranges.Range, pools: list[PoolNow], numbers_read: Any, now: datetime) -> dict[str, Any]:
+    """Everything the page shows; a part that cannot be read is marked, the rest stands."""
+    decisions = pages.part(request, lambda: _decisions(span))
+    needs = pages.part(request, lambda: needed(pools, now))
+    failed = getattr(numbers_read, "failed", False)
+    busy, ready, starting, live = (sum(getattr(p, name) for p in pools) for name in ("busy", "ready", "starting", "live"))
+    oldest = max((p.oldest_s for p in pools if p.oldest_s is not None), default=None)
+    marks = [] if isinstance(decisions, pages.Failed) else charts.markers(decisions)
+    context: dict[str, Any] = {
+        "needs": needs,
+        "headline": "Not known: part of the overview did not load" if isinstance(needs, pages.Failed) else attention.headline(needs),
+        "decisions_failed": isinstance(decisions, pages.Failed),
+        "changes": pages.part(request, lambda: changes([] if isinstance(decisions, pages.Failed) else decisions)),
+        "failures": pages.part(request, lambda: queries_traffic.failures(start=span.start, end=span.end, most=5)),
+        "last_failure": None if needs else pages.part(request, queries_traffic.last_failure_at),
+        "marks": marks[:5],
+        "numbers_failed": numbers_read if failed else None,
+        "jobs_url": address("ops:jobs"),
+        "failed_url": f"{address('ops:jobs')}?status=failed" if address("ops:jobs") else "",
+        "fleet_url": address("ops:fleet"),
+        "audit_url": address("ops:audit"),
+        "fleet_cost": sum(p.cost_per_hour_microusd for p in pools),
+        "cost_detail": f"{numbers.plural(live, 'worker')} now",
+        "busy_text": f"{numbers.count(busy)} of {numbers.count(ready)}",
+        "busy_detail": f"{numbers.pct(busy / ready)}, {numbers.count(starting)} starting" if ready else f"none ready, {numbers.count(starting)} starting",
+        "waiting": sum(p.queue for p in pools),
+        "oldest_detail": f"the oldest for {numbers.dur(oldest)}" if oldest is not None else "nobody waits",
+        "live_workers": live,
+    }
+    if not failed:
+        context |= figures(*numbers_read, span, pools, marks)
+    return context
+
+
+def figures(
+    traffic: queries_traffic.Traffic, waits: queries_traffic.Times, span: ranges.Range, pools: list[PoolNow], marks: list[dict[str, Any]]
+) -> dict[str, Any]:
+    """Tiles, charts and pool rows."""
+    total = traffic.total()
+    rows = pool_rows.rows(pools, traffic, waits)
+    worst = max((r for r in rows if r.wait_p95 is not None), key=lambda r: r.wait_p95 or 0.0, default=None)
+    jobs = [a + b + c for a, b, c in zip(traffic.line("succeeded"), traffic.line("failed"), traffic.line("expired"), strict=True)]
+    drawn_charts = pictures(traffic, waits, [(p.pool.id, p.pool.slug) for p in pools], marks)
+    low = total.success is not None and total.success < SUCCESS_TARGET
+    slowest = f"the slowest is {worst.now.pool.slug} with {numbers.dur(worst.wait_p95)}" if worst else ""
+    return {
+        "total": total,
+        "success_kind": "bad" if low else "",
+        "success_detail": f"target {numbers.pct(SUCCESS_TARGET)}, {numbers.count(total.bad)} failed",
+        "worst_p95": worst.wait_p95 if worst else None,
+        "wait_kind": "bad" if worst and worst.slow else "",
+        "wait_detail": f"{worst.now.pool.slug}, target {numbers.dur(WAIT_TARGET_S)}" if worst else "no job started in this range",
+        "per_minute": total.jobs / max(1.0, span.seconds / 60),
+        "jobs_detail": f"{numbers.plural(total.jobs, 'job')} ended",
+        "jobs_spark": pool_rows.thinned(jobs),
+        "ours_detail": f"{numbers.count(total.failed_ours)} of them our fault",
+        "margin_detail": f"margin {numbers.pct(total.margin)}" if total.margin is not None else "nothing earned yet",
+        "chart_traffic": drawn_charts[0],
+        "chart_waits": drawn_charts[1],
+        "legend": [("Jobs/min", "--c1", "line"), ("Failed/min", "--bad", "area")]
+        + [(line["label"], line["color"], "dash" if line.get("dash") else "line") for line in drawn_charts[1]["series"]],
+        "summary_traffic": f"Jobs a minute: {numbers.count(total.jobs)} jobs ended in this range, {numbers.count(total.bad)} of them failed.",
+        "summary_waits": f"Queue wait p95 by pool; {slowest}." if worst else "No job waited in this range.",
+        "rows": rows,
+        "waits_partial": waits.partial,
+    }
+
+
+def needed(pools: list[PoolNow], now: datetime) -> list[attention.Need]:
+    """Real states that want a person, most urgent first."""
+    failing = queries_traffic.failing_workflows(start=now - timedelta(hours=1), end=now)
+    dead = OutboxEntry.objects.filter(topic__startswith="webhook", state=OutboxEntry.State.DEAD, ended_at__gte=now - timedelta(hours=24)).count()
+    near = [(c.slug, c.name, billing.standing(c, now=now).share or 0.0) for c in billing.near_limit(now=now)]
+    return attention.ordered(
+        [
+            *attention.of_pools(pools, href=address("ops:pool", "POOL"), now=now),
+            *attention.of_workflows(failing, href=address("ops:workflow", "WORKFLOW")),
+            *attention.of_loops(loops.ages(now), href=address("admin:kernel_looplease_changelist")),
+            *attention.of_webhooks(dead, href=address("admin:kernel_outboxentry_changelist")),
+            *attention.of_customers(near, href=address("ops:customer", "CUSTOMER")),
+        ]
+    )
+
+
+def changes(decisions: list[ScalingDecision], most: int = 6) -> list[Change]:
+    """What people did, from the audit log, and what the scaler did."""
+    found = []
+    for e in AuditEntry.objects.order_by("-seq")[:most]:
+        text = f"{e.object_type.replace('_', ' ')} {e.object_id}: {e.action.split('.')[-1].replace('_', ' ')}"
+        found.append(Change(e.at, "deploy" if "promote" in e.action else "note", text, e.actor, address("ops:audit")))
+    for d in decisions:
+        glyph = "incident" if d.action == "halted" else d.action
+        workers = "halted" if d.action == "halted" else f"{charts.signed(d.applied)} worker{'' if abs(d.applied) == 1 else 's'}"
+        found.append(Change(d.at, glyph, f"{d.pool.slug} {workers}", d.reason, address("ops:pool", d.pool.slug)))
+    return sorted(found, key=lambda c: c.at, reverse=True)[:most]
+
+
+def checklist(pools: list[PoolNow]) -> list[dict[str, Any]]:
+    """The four steps of a fresh installation."""
+    workflows, customers = Workflow.objects.exists(), Customer.objects.exists()
+    first = Workflow.objects.order_by("slug").values_list("slug", flat=True).first() or ""
+    run = address("ops:workflow", first) if first else address("ops:workflows")
+    plan = [
+        (bool(pools), "Add a pool", "Workers of one kind behind one queue. The scaler starts and stops them.", address("ops:pool_new")),
+        (workflows, "Upload a workflow", "A ComfyUI graph in API format becomes an endpoint with typed inputs.", address("ops:workflow_import")),
+        (customers, "Create a customer", "A customer has a plan and API keys. A key is shown once.", address("ops:customer_new")),
+        (False, "Send the first job", "Run it from the workflow's page, or with the customer's key.", run),
+    ]
+    next_step = next(title for done, title, _, _ in plan if not done)
+    return [{"done": done, "title": title, "text": text, "href": href, "next": title == next_step} for done, title, text, href in plan]

@@ -145,6 +145,7 @@
       }).catch(function () {});
     });
   });
+  document.addEventListener("cp:fresh", function (e) { if (e.target._spec) refresh(e.target, e.detail); });
   function all() { document.querySelectorAll("figure[data-chart]").forEach(function (f) { if (f._u) f._u.destroy(); f._u = null; build(f); }); }
   (document.fonts && document.fonts.ready ? document.fonts.ready : Promise.resolve()).then(all);
   document.addEventListener("cp:theme", all);

@@ -76,11 +76,22 @@
     var x = e.detail.xhr; if (!x || !(x.status === 200 || x.status === 304)) return;
     okAt = Date.now(); var t = x.getResponseHeader("ETag"); if (t) e.detail.elt.dataset.etag = t; stale();
   });
-  // rows must not move under the pointer or the focus: wait for the next tick. A session that ended sends a whole page: reload for the sign-in.
+  // a morph leaves charts to charts.js (which takes the fresh values) and keeps open what a person opened
+  if (window.Idiomorph) {
+    Idiomorph.defaults.ignoreActiveValue = true;
+    Idiomorph.defaults.callbacks.beforeNodeMorphed = function (old, fresh) {
+      if (!(old.matches && old.matches("figure[data-chart]"))) return true;
+      if (fresh.matches && fresh.matches("figure[data-chart]")) old.dispatchEvent(new CustomEvent("cp:fresh", { bubbles: true, detail: JSON.parse(fresh.querySelector("script").textContent) }));
+      return false;
+    };
+    Idiomorph.defaults.callbacks.beforeAttributeUpdated = function (name, node) { return !(name === "open" || (name === "class" && node.matches("tr.sel"))); };
+  }
+  // rows must not move under a moving pointer or the focus: wait for the next tick. A session that ended sends a whole page: reload for the sign-in.
+  var movedAt = 0; document.addEventListener("pointermove", function () { movedAt = Date.now(); }, { passive: true });
   body.addEventListener("htmx:beforeSwap", function (e) {
     var el = e.detail.elt; if (!el.classList.contains("live-region")) return;
     if (/<html[\s>]/i.test(e.detail.xhr.responseText)) { e.detail.shouldSwap = false; location.reload(); return; }
-    if ($(":is(tbody tr:hover, tbody tr:focus-within, details.pop[open], dialog[open])", el)) { e.detail.shouldSwap = false; delete el.dataset.etag; }
+    if ((Date.now() - movedAt < 8000 && $("tbody tr:hover", el)) || $(":is(tbody tr, form):focus-within, dialog[open]", el)) { e.detail.shouldSwap = false; delete el.dataset.etag; }
   });
   body.addEventListener("htmx:afterSettle", function () {
     var h = $(".live-region [data-announce]"), a = $("#announce"); if (!h || !a) return;
