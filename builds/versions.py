@@ -19,6 +19,7 @@ from django.db.models import Max
 from builds import exposing
 from builds.exposed import ExposedInput, load_all
 from builds.findings import Finding, errors_in, findings
+from builds.graphs import parse, refuse_cycle
 from builds.links import models
 from builds.models import Channel, Version, Workflow
 from builds.schema import schema
@@ -75,6 +76,8 @@ def create_or_find(
     With `draft`, a faulty graph is kept with its findings; without, it is refused with the first of them.
     The rest is as for `keep`.
     """
+    graph = parse(graph)
+    refuse_cycle(graph)
     items = exposing.choose(graph, library) if exposed is None else exposing.chosen(graph, library, exposed)
     found = findings(graph, library, items)
     if not draft:

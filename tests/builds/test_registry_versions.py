@@ -75,6 +75,8 @@ def test_a_circle_is_refused_even_as_a_draft(now: datetime) -> None:
         bring("x", now=now, document=graph)
     assert refusal.value.code == "graph_cyclic"
     assert not Workflow.objects.exists()
+    with pytest.raises(Invalid, match="graph_cyclic"):
+        versions.create(workflow=bring(now=now).workflow, graph=graph, author="ann", now=now)
 
 
 def test_a_new_version_keeps_what_customers_already_send(now: datetime) -> None:
