@@ -11,6 +11,7 @@ import json
 import logging
 import random
 import time
+from collections import Counter
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -31,7 +32,8 @@ log = logging.getLogger(__name__)
 
 TOPIC = "webhook"
 AT_ONCE = 8
-BUDGET_S = 10.0
+BUDGET_S = 20.0
+GIVE_UP_ON_AFTER = 2  # messages of one tick that a receiver left without an answer
 
 
 @dataclass(frozen=True)
@@ -52,11 +54,17 @@ class Outcome:
     error: str = ""
     retry_after_s: float | None = None
     hopeless: bool = False
+    silent: bool = False
 
 
 def step(tick: Tick) -> str:
-    """Send what is due, a few at a time, for at most `BUDGET_S` plus one time-out; says what happened."""
+    """Send what is due, a few at a time, for at most `BUDGET_S` plus one time-out; says what happened.
+
+    A receiver that does not answer is asked no more in this tick: its other messages count as failed
+    too, so that it cannot hold up everybody else's.
+    """
     started, said = time.monotonic(), {"done": 0, "retry": 0, "dead": 0}
+    silent: Counter[str] = Counter()
     with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="webhook") as threads:
         while time.monotonic() - started < BUDGET_S:
             elapsed_s = time.monotonic() - started
@@ -66,8 +74,9 @@ def step(tick: Tick) -> str:
             entries = outbox.claim(topic=TOPIC, limit=AT_ONCE, now=now, hold_s=2 * settings.WEBHOOK_TIMEOUT_S + 30)
             if not entries:
                 break
-            messages = [compose(entry) for entry in entries]
+            messages = [_unless_silent(compose(entry), silent) for entry in entries]
             for entry, outcome in zip(entries, threads.map(partial(_send, now=now), messages), strict=True):
+                silent[_receiver(entry.payload.get("url"))] += outcome.silent
                 said[_settle(entry, outcome, now=tick.now + timedelta(seconds=time.monotonic() - started))] += 1
     return ", ".join(f"{n} {what}" for what, n in said.items() if n) or "nothing due"
 
@@ -110,13 +119,23 @@ def _send(message: Message | Outcome, now: datetime) -> Outcome:
     except errors.Invalid as refused:
         return Outcome(None, refused.message, hopeless=True)
     except outbound.Failed as failed:
-        return Outcome(None, str(failed))
+        return Outcome(None, str(failed), silent=True)
     except Exception as unexpected:
         log.exception("webhook failed unexpectedly", extra={"entry": str(message.entry.id)})
         return Outcome(None, f"{type(unexpected).__name__}: {unexpected}")
     wait = answer.headers.get("retry-after", "")
     said = answer.body[:200].decode("utf-8", "replace")
     return Outcome(answer.status, f"HTTP {answer.status}: {said}", float(wait) if wait.isascii() and wait.isdigit() and len(wait) < 10 else None)
+
+
+def _unless_silent(message: Message | Outcome, silent: Counter[str]) -> Message | Outcome:
+    if isinstance(message, Message) and silent[_receiver(message.url)] >= GIVE_UP_ON_AFTER:
+        return Outcome(None, "not sent: the receiver left other messages without an answer a moment ago")
+    return message
+
+
+def _receiver(url: object) -> str:
+    return str(url).partition("://")[2].partition("/")[0].lower()
 
 
 def _settle(entry: OutboxEntry, outcome: Outcome, *, now: datetime) -> str:

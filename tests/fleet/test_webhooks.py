@@ -11,7 +11,7 @@ import pytest
 from django.db import connections
 from standardwebhooks import Webhook
 
-from controlplane.kernel import loops, outbox, signing
+from controlplane.kernel import loops, outbound, outbox, signing
 from controlplane.kernel.loops import Tick
 from controlplane.kernel.models import OutboxEntry
 from fleet import queue, webhooks
@@ -154,6 +154,25 @@ def test_a_backlog_is_worked_off_in_one_tick(receiver, now) -> None:
     for n in range(30):
         put(receiver.url, now, key=str(n))
     assert tick(now) == "30 done" and len({headers["webhook-id"] for headers, _ in receiver.got}) == 30
+
+
+def test_a_receiver_that_does_not_answer_does_not_hold_up_the_others(receiver, now, monkeypatch) -> None:
+    tried = []
+
+    def post(url: str, **rest):
+        tried.append(url)
+        if "silent" in url:
+            raise outbound.Failed("no answer within 10 s")
+        return real(url, **rest)
+
+    real = outbound.post
+    monkeypatch.setattr(outbound, "post", post)
+    for n in range(40):
+        put("https://silent.example/hook", now, key=f"a{n:02}")
+    put(receiver.url, now + timedelta(milliseconds=1), key="b")
+    assert tick(now + timedelta(seconds=1)) == "1 done, 40 retry"
+    assert tried.count("https://silent.example/hook") == 8 and receiver.url in tried
+    assert OutboxEntry.objects.get(key="a39").last_error.startswith("not sent")
 
 
 def test_a_long_backlog_keeps_the_lead_and_stops_when_it_is_lost(receiver, now) -> None:
