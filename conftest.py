@@ -16,6 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 from django.conf import settings
 from django.db.backends.sqlite3.base import DatabaseOperations
@@ -43,6 +44,9 @@ def _settle() -> None:
 
 
 _settle()
+
+hypothesis.settings.register_profile("comfyplane", deadline=None, print_blob=True)  # a busy machine is not a failure
+hypothesis.settings.load_profile("comfyplane")
 
 _sql_flush = DatabaseOperations.sql_flush
 
