@@ -6,6 +6,7 @@ import json
 from datetime import timedelta
 from uuid import UUID
 
+from django.core.files.uploadedfile import SimpleUploadedFile
 from django.test import Client
 from django.utils import timezone
 from PIL import Image
@@ -134,3 +135,8 @@ def finish(job_id, *, outputs=1, outcome="succeeded", failure_class="", error=No
         now=now + timedelta(seconds=1),
     )
     return Job.objects.get(id=job_id)
+
+
+def upload(name, data, kind="application/octet-stream"):
+    """A file as a form carries it."""
+    return SimpleUploadedFile(name, data, content_type=kind)
