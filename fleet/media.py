@@ -63,8 +63,14 @@ def check_image(stream: BinaryIO, *, max_pixels: int) -> tuple[int, int]:
                     )
                 image.load()
                 return width, height
-    except (UnidentifiedImageError, OSError, ValueError, SyntaxError, EOFError, KeyError, IndexError, Image.DecompressionBombError) as exc:
-        raise Invalid("image_undecodable", "The image could not be decoded.", "Send a complete PNG, JPEG or WebP file.", details={"reason": str(exc)[:200]}) from None
+    except Image.DecompressionBombError as exc:
+        raise TooLarge(
+            "image_too_large", f"The image claims to be far larger than {max_pixels:,} pixels.", "Send a smaller image.", details={"reason": str(exc)[:200]}
+        ) from None
+    except (UnidentifiedImageError, OSError, ValueError, SyntaxError, EOFError, KeyError, IndexError) as exc:
+        raise Invalid(
+            "image_undecodable", "The image could not be decoded.", "Send a complete PNG, JPEG or WebP file.", details={"reason": str(exc)[:200]}
+        ) from None
 
 
 _UNSAFE = re.compile(r"[^\w.\- ()]+")
