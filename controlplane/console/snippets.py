@@ -83,7 +83,7 @@ def _plain(value: Any) -> str:
 
 
 _TOKENS = re.compile(
-    r"""(?P<c>^\#[^\n]*)|(?P<s>"(?:\\.|[^"\\\n])*"|'(?:\\.|[^'\\])*'|`[^`]*`)|(?P<k>\b(?:curl|import|from|const|await|new|if|throw|for|in|print|open)\b)|(?P<n>(?<![\w.-])-?\d+(?:\.\d+)?(?![\w.]))""",
+    r"""(?P<c>^\#[^\n]*)|(?P<s>"(?:\\.|[^"\\\n])*"|'(?:\\.|[^'\\])*'|`[^`]*`)|(?P<k>\b(?:curl|import|from|const|await|new|if|throw|for|in|print|open)\b)|(?P<n>(?<![\w.:/-])-?\d+(?:\.\d+)?(?![\w.]))""",
     re.MULTILINE,
 )
 

@@ -21,7 +21,7 @@ from controlplane.console.graph_view import Node, Picture, wire_style
 
 register = template.Library()
 
-_CHAR_PX = 6.3  # mean advance of the 11.5 px title; long titles are cut, the whole one is in the label
+_CHAR_PX = 5.9  # mean advance of the 11.5 px title; long titles are cut, the whole one is in the label
 
 
 @register.simple_tag
@@ -60,7 +60,7 @@ def dag(picture: Picture) -> SafeString:
     nodes = format_html_join("", "{}", ((_node(n),) for n in picture.nodes))
     return format_html(
         '<svg viewBox="0 0 {} {}" style="min-width:{}px;max-width:{}px" role="group" aria-label="Workflow graph, {} nodes">{}{}</svg>',
-        _px(picture.width), _px(picture.height), min(1080, round(picture.width)), round(picture.width * 1.12), len(picture.nodes), paths, nodes,
+        _px(picture.width), _px(picture.height), round(picture.width * 0.92), round(picture.width * 1.12), len(picture.nodes), paths, nodes,
     )  # fmt: skip
 
 
