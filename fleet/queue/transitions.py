@@ -53,6 +53,7 @@ UPDATE fleet_job SET status = %s, finished_at = %s, lease_until = NULL, node = '
   progress = CASE WHEN %s = 'succeeded' THEN 1.0 ELSE progress END
 WHERE id = %s
 """
+_FINISH_AND_TELL = f"{_FINISH} RETURNING {wake.TELL_JOB}"
 
 _REQUEUE = """
 UPDATE fleet_job SET status = 'queued', fair_tag = %s, queued_at = %s, lease_until = NULL, worker_id = NULL, node = '',
@@ -86,10 +87,10 @@ def finish(held: Held, ending: Ending, *, now: datetime) -> int:
     )
     quotas.release(customer_id=held.customer_id, amount_microusd=held.quote_microusd, price_microusd=price, now=now)
     cost = held.cost_microusd + ending.cost_microusd
-    sql.run(_FINISH, [ending.status, now, ending.failure_class, ending.error, price, ending.billable_s, cost, ending.status, held.id])
+    values = [ending.status, now, ending.failure_class, ending.error, price, ending.billable_s, cost, ending.status, held.id]
+    sql.run(_FINISH_AND_TELL if wake.tells() else _FINISH, values)
     if held.webhook_url:
         outbox.put(topic="webhook", key=f"{held.id}:{ending.status}", payload={"job": str(held.id), "url": held.webhook_url, "type": f"job.{ending.status}"}, now=now)
-    wake.job(held.id)
     held.status = ending.status
     return price
 
