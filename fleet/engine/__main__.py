@@ -17,9 +17,7 @@ import uvicorn
 
 from fleet.engine import faults
 from fleet.engine.directories import Directories
-from fleet.engine.engine import Engine
 from fleet.engine.memory import DEFAULT_BYTES, MemoryBudget
-from fleet.engine.server import application
 
 
 def arguments(words: list[str]) -> argparse.Namespace:
@@ -45,6 +43,12 @@ class Announced(uvicorn.Server):
 
 def main(words: list[str] | None = None) -> int:
     options = arguments(sys.argv[1:] if words is None else words)
+    # One thread per product: the small ones here lose more to waiting for each other than they gain.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    # After that setting, because it is read when numpy is first imported.
+    from fleet.engine.engine import Engine
+    from fleet.engine.server import application
+
     switches = faults.Faults()
     switches.set(faults.parse([os.environ.get(faults.ENVIRONMENT, ""), *options.fault]))
     with contextlib.ExitStack() as stack:

@@ -14,6 +14,7 @@ from typing import Any
 from fleet.engine.cache import Cache, Entry, array_bytes
 from fleet.engine.directories import Directories
 from fleet.engine.faults import Faults
+from fleet.engine.inputs import arguments
 from fleet.engine.memory import MemoryBudget
 from fleet.engine.order import Plan, is_link
 from fleet.engine.progress import Progress
@@ -150,14 +151,7 @@ class _Execution:
         known = self._class(node_id)
         if known.run is None:
             raise NotImplementedError(f"{known.name} needs a model; the embedded engine executes only model-free nodes")
-        arguments: dict[str, Any] = {}
-        for name, value in inputs.items():
-            group, dot, member = name.partition(".")
-            if dot:
-                arguments.setdefault(group, {})[member] = value
-            else:
-                arguments[name] = value
-        returned = known.run(self._context(node_id), **arguments)
+        returned = known.run(self._context(node_id), **arguments(inputs))
         if not isinstance(returned, Result):
             returned = Result(outputs=returned if isinstance(returned, tuple) else (returned,))
         return Entry(returned.outputs, returned.ui or None, array_bytes(returned.outputs))

@@ -10,7 +10,7 @@ import numpy.typing as npt
 Array = npt.NDArray[np.float32]
 
 # Rows multiplied at once by a banded matrix: wide enough for BLAS, narrow enough to waste little.
-BAND = 128
+BAND = 32
 
 
 def resize(images: Array, width: int, height: int, method: str, crop: str = "disabled") -> Array:

@@ -61,6 +61,8 @@ class NodeClass:
     check: Callable[..., str | None] | None = None
     # Which inputs `check` looks at.
     checked: tuple[str, ...] = ()
+    # For each output the template whose type it takes over from an input.
+    matches: tuple[str, ...] | None = None
 
     @property
     def wants_node_id(self) -> bool:
@@ -88,7 +90,7 @@ class NodeClass:
             "output_name": list(self.names),
         }
         if self.v3:
-            facts |= {"output_tooltips": [None] * len(self.outputs), "output_matchtypes": None}
+            facts |= {"output_tooltips": [None] * len(self.outputs), "output_matchtypes": list(self.matches) if self.matches else None}
         facts |= {
             "name": self.name,
             "display_name": self.title if self.title or self.v3 else self.name,
@@ -126,6 +128,7 @@ def _declare(
     stamp: Callable[..., Any] | None = None,
     check: Callable[..., str | None] | None = None,
     checked: tuple[str, ...] = (),
+    matches: tuple[str, ...] | None = None,
     run: Body | None = None,
 ) -> None:
     NODES[name] = NodeClass(
@@ -145,6 +148,7 @@ def _declare(
         stamp=stamp,
         check=check,
         checked=checked,
+        matches=matches,
     )
 
 

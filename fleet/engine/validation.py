@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fleet.engine.directories import Directories
+from fleet.engine.inputs import accepted_type, expected, output_type
 from fleet.engine.specs import NODES, Input, NodeClass
 
 Prompt = dict[str, Any]
@@ -92,7 +93,7 @@ class _Inspection:
         known = NODES[self.prompt[node_id]["class_type"]]
         problems: list[dict[str, Any]] = []
         upstream_valid = True
-        for name, spec, required in _expected(known, values):
+        for name, spec, required in expected(known, values):
             if name not in values:
                 if required:
                     problems.append(_problem("required_input_missing", "Required input is missing", name, {"input_name": name}))
@@ -113,8 +114,8 @@ class _Inspection:
             problems.append(_problem("bad_linked_input", message, name, {**info, "received_value": value}))
             return True
         source, slot = value
-        received = NODES[self.prompt[source]["class_type"]].outputs[slot]
-        if not _fits(received, spec.kind):
+        received = output_type(self.prompt, NODES, source, slot)
+        if not _fits(received, accepted_type(spec)):
             details = f"{name}, received_type({received}) mismatch input_type({self._kind(spec)})"
             extra = {**info, "received_type": received, "linked_node": value}
             problems.append(_problem("return_type_mismatch", "Return type mismatch between linked nodes", details, extra))
@@ -172,22 +173,6 @@ class _Inspection:
 
     def _kind(self, spec: Input) -> Any:
         return spec.listed(self.directories) if spec.kind == "COMBO" else spec.kind
-
-
-def _expected(known: NodeClass, values: dict[str, Any]) -> list[tuple[str, Input, bool]]:
-    """The inputs to look at; a growing input stands for its numbered members."""
-    expected: list[tuple[str, Input, bool]] = []
-    for name, spec in known.required.items():
-        if spec.kind != "COMFY_AUTOGROW_V3":
-            expected.append((name, spec, True))
-            continue
-        template = spec.options["template"]
-        (member,) = template["input"]["required"].values()
-        for index in range(template["max"]):
-            member_name = f"{name}.{template['prefix']}{index}"
-            if index < template["min"] or member_name in values:
-                expected.append((member_name, Input(member[0]), index < template["min"]))
-    return expected + [(name, spec, False) for name, spec in known.optional.items()]
 
 
 def _custom(known: NodeClass, values: dict[str, Any], directories: Directories) -> list[dict[str, Any]]:
