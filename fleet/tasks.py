@@ -1,0 +1,61 @@
+"""Housekeeping by django-q2: long or daily work, never dispatch or loops.
+
+A task may run twice or beside itself, so each only reads, or deletes what a rule names. Schedules are rows; `ensure`
+makes them again at every start, so a changed one takes effect.
+"""
+
+from __future__ import annotations
+
+import logging
+from datetime import datetime, timedelta
+from typing import Any
+
+from django.contrib.sessions.models import Session
+from django.utils import timezone
+from django_q.models import Failure, Schedule, Success
+
+from controlplane.kernel import blobs
+from controlplane.kernel.models import OutboxEntry
+from fleet.models import ScalingDecision, Worker
+from fleet.reconcile import drift
+
+log = logging.getLogger(__name__)
+
+KEEP = timedelta(days=30)
+KEEP_SUCCESSES = timedelta(days=7)
+SCHEDULES: dict[str, dict[str, Any]] = {
+    "reconcile": {"func": "fleet.tasks.reconcile", "schedule_type": Schedule.HOURLY},
+    "prune": {"func": "fleet.tasks.prune", "schedule_type": Schedule.DAILY},
+}
+
+
+def ensure_schedules(*, now: datetime) -> None:
+    """Make the schedules that are missing and set right those that differ. Their next time is kept."""
+    for name, terms in SCHEDULES.items():
+        Schedule.objects.update_or_create(name=name, defaults={**terms, "repeats": -1}, create_defaults={**terms, "name": name, "repeats": -1, "next_run": now})
+
+
+def reconcile() -> int:
+    """The drift between jobs, ledger and accounts, which must be 0; logged as an error when it is not."""
+    found = drift(now=timezone.now())
+    if found.total:
+        log.error("books do not agree; run manage.py reconcile", extra={"drift": found.total})
+    return found.total
+
+
+def prune() -> dict[str, int]:
+    """Delete what nobody will ask for again; says how many of each."""
+    return sweep(now=timezone.now())
+
+
+def sweep(*, now: datetime) -> dict[str, int]:
+    """`prune` at a given time."""
+    old = now - KEEP
+    return {
+        "sessions": Session.objects.filter(expire_date__lt=now).delete()[0],
+        "outbox": OutboxEntry.objects.filter(state=OutboxEntry.State.DONE, ended_at__lt=old).delete()[0],
+        "workers": Worker.objects.filter(state__in=["stopped", "lost"], stopped_at__lt=old, attempts__isnull=True, jobs__isnull=True).delete()[0],
+        "holds": ScalingDecision.objects.filter(action="hold", last_seen_at__lt=old).delete()[0],
+        "task_results": Success.objects.filter(stopped__lt=now - KEEP_SUCCESSES).delete()[0] + Failure.objects.filter(stopped__lt=old).delete()[0],
+        "incoming_files": blobs.sweep(now=now),
+    }
