@@ -96,7 +96,9 @@ def shared_plane() -> Iterator[Any]:
 @pytest.fixture(scope="module")
 def shared_agent(shared_plane: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[AgentProcess]:
     """One agent for many jobs: starting one per test would be most of the suite's time."""
-    agent = AgentProcess(shared_plane, tmp_path_factory.mktemp("agent"))
+    agent = AgentProcess(
+        shared_plane, tmp_path_factory.mktemp("agent"), "--interrupt-grace-s", "1.5", "--restart-s", "0.05", env={"COMFYUI_ARGS": "--allow-faults"}
+    )
     yield agent
     agent.end()
 

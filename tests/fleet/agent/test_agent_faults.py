@@ -20,11 +20,14 @@ def scale(color):
     }
 
 
-def slow(steps=40, color=1):
-    graph = {"1": {"class_type": "EmptyImage", "inputs": {"width": 1024, "height": 1024, "batch_size": 1, "color": color}}}
-    for n in range(2, steps + 2):
-        graph[str(n)] = {"class_type": "ImageBlur", "inputs": {"image": [str(n - 1), 0], "blur_radius": 15, "sigma": 3.0}}
-    graph["save"] = {"class_type": "SaveImage", "inputs": {"images": [str(steps + 1), 0], "filename_prefix": "slow"}}
+SLOW = {"COMFYUI_ARGS": "--fault slow=0.05"}  # every node sleeps: time passes, processors rest
+
+
+def slow(steps=60):
+    graph = scale(1)
+    for n in range(10, steps + 10):
+        graph[str(n)] = {"class_type": "ImageInvert", "inputs": {"image": [str(n - 1) if n > 10 else "1", 0]}}
+    graph["3"]["inputs"]["images"] = [str(steps + 9), 0]
     return graph
 
 
@@ -33,56 +36,15 @@ def engine_of(agent):
     return child
 
 
-def test_a_killed_engine_fails_the_job_as_platform_and_comes_back_warm(plane, start_agent, wait_until):
-    agent = start_agent(plane)
-    job = plane.submit(slow())
-    wait_until(lambda: plane.running(job), what="running")
-    engine_of(agent).kill()
-    error = plane.completion(job)["error"]
-    assert (error["code"], error["class"]) == ("engine_crashed", "platform")
-    assert plane.completion(plane.submit(scale(2)))["outcome"] == "succeeded"
-    assert len(agent.events("engine ready")) == 2, "a warm-up passed again before the next claim"
-
-
-def test_an_engine_that_dies_while_idle_is_restarted_before_the_next_claim(plane, start_agent, wait_until):
-    agent = start_agent(plane)
-    wait_until(lambda: plane.claims)
-    engine_of(agent).kill()
-    wait_until(lambda: agent.events("engine died"), what="death noticed")
-    assert plane.completion(plane.submit(scale(3)))["outcome"] == "succeeded"
-
-
 def test_five_crashes_in_a_row_and_the_agent_leaves(plane, start_agent, tmp_path):
     agent = start_agent(plane, "--restart-s", "0.01", env={"COMFYUI_DIR": str(tmp_path), "COMFYUI_PYTHON": "false"})
     assert agent.exit_code(30) == 4
     assert len(agent.events("engine failed")) == 5
 
 
-def test_a_hung_engine_is_interrupted_then_restarted_and_the_job_fails_as_stalled(plane, start_agent, wait_until):
-    agent = start_agent(plane, "--interrupt-grace-s", "0.3", env={"COMFYUI_ARGS": "--fault hang-after=1"})
-    error = plane.completion(plane.submit(scale(4), stall_s=0.5))["error"]
-    assert (error["code"], error["class"]) == ("engine_stalled", "platform")
-    wait_until(lambda: agent.events("condemning engine"), what="restart")
-
-
-def test_a_cancel_that_the_engine_does_not_obey_still_ends(plane, start_agent, wait_until):
-    agent = start_agent(plane, "--interrupt-grace-s", "0.3", env={"COMFYUI_ARGS": "--fault hang-after=1"})
-    job = plane.submit(scale(5), stall_s=60)
-    wait_until(lambda: any(r["job"] == job for b in plane.heartbeats for r in b["jobs"]))
-    plane.verdicts[job] = "cancel"
-    assert plane.completion(job)["outcome"] == "canceled"
-    wait_until(lambda: agent.events("condemning engine"), what="restart")
-
-
-def test_a_dropped_socket_does_not_lose_the_job(plane, start_agent):
-    start_agent(plane, env={"COMFYUI_ARGS": "--fault drop-socket=3"})
-    for color in (6, 7, 8):
-        assert plane.completion(plane.submit(scale(color)))["outcome"] == "succeeded"
-
-
 def test_sigterm_finishes_the_running_job_and_leaves(plane, start_agent, wait_until):
-    agent = start_agent(plane)
-    job = plane.submit(slow(steps=8))
+    agent = start_agent(plane, env=SLOW)
+    job = plane.submit(slow(steps=20))
     other = plane.submit(scale(9))
     wait_until(lambda: plane.running(job), what="running")
     child = engine_of(agent)
@@ -96,8 +58,8 @@ def test_sigterm_finishes_the_running_job_and_leaves(plane, start_agent, wait_un
 
 
 def test_a_second_sigterm_gives_the_job_back(plane, start_agent, wait_until):
-    agent = start_agent(plane)
-    job = plane.submit(slow(steps=90))
+    agent = start_agent(plane, env=SLOW)
+    job = plane.submit(slow())
     wait_until(lambda: plane.running(job), what="running")
     agent.signal()
     wait_until(lambda: agent.events("draining"), what="draining")
@@ -127,8 +89,8 @@ def test_a_drain_from_the_control_plane_ends_the_agent(plane, start_agent, wait_
 
 
 def test_a_retired_worker_leaves(plane, start_agent, wait_until):
-    agent = start_agent(plane)
-    job = plane.submit(slow(steps=90))
+    agent = start_agent(plane, env=SLOW)
+    job = plane.submit(slow())
     wait_until(lambda: plane.running(job), what="running")
     plane.retired = True
     assert agent.exit_code() == 0
@@ -137,8 +99,8 @@ def test_a_retired_worker_leaves(plane, start_agent, wait_until):
 
 def test_a_silent_control_plane_is_left_with_code_3(plane, start_agent, wait_until):
     plane.settings["silence_exit_s"] = 0.8
-    agent = start_agent(plane)
-    job = plane.submit(slow(steps=90))
+    agent = start_agent(plane, env=SLOW)
+    job = plane.submit(slow())
     wait_until(lambda: plane.running(job), what="running")
     for call in ("heartbeat", "leave"):
         plane.fail_next(call, *[503] * 100)

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
 
+import httpx
 import psutil
 import pytest
 from PIL import Image
@@ -25,13 +26,22 @@ def scale(prefix="scale/out", color=None, **save):
     }
 
 
-def slow(steps=12, size=1024):
-    """A chain of short nodes, so that an interrupt acts soon."""
-    graph = {"1": {"class_type": "EmptyImage", "inputs": {"width": size, "height": size, "batch_size": 1, "color": next(counter)}}}
-    for n in range(2, steps + 2):
-        graph[str(n)] = {"class_type": "ImageBlur", "inputs": {"image": [str(n - 1), 0], "blur_radius": 15, "sigma": 3.0}}
-    graph["save"] = {"class_type": "SaveImage", "inputs": {"images": [str(steps + 1), 0], "filename_prefix": "slow"}}
+def chain(steps=60):
+    """Short nodes in a row, so that an interrupt acts soon."""
+    graph = scale(prefix="chain")
+    for n in range(10, steps + 10):
+        graph[str(n)] = {"class_type": "ImageInvert", "inputs": {"image": [str(n - 1) if n > 10 else "2", 0]}}
+    graph["3"]["inputs"]["images"] = [str(steps + 9), 0]
     return graph
+
+
+@pytest.fixture
+def slow(shared_agent, shared_plane, wait_until):
+    """Every node sleeps a moment: time passes, processors rest."""
+    wait_until(lambda: shared_plane.claims, what="first claim")
+    set_fault(shared_agent, slow=0.05)
+    yield chain
+    set_fault(shared_agent, slow=None)
 
 
 def png(width=40, height=30):
@@ -51,7 +61,7 @@ def test_registration_tells_what_the_worker_is(shared_plane, wait_until):
 
 def test_the_engine_does_not_see_the_agents_secrets(shared_agent, shared_plane, wait_until):
     wait_until(lambda: shared_plane.claims, what="first claim")
-    [engine] = psutil.Process(shared_agent.process.pid).children()
+    engine = engine_of(shared_agent)
     assert engine.environ() and not [name for name in engine.environ() if name.startswith("COMFYPLANE_")]
 
 
@@ -166,18 +176,18 @@ def test_out_of_memory_is_a_matter_of_capacity_and_the_worker_goes_on(shared_pla
     assert done["outcome"] == "succeeded" and done["warm"] == ["k1"]
 
 
-def test_progress_rises_and_heartbeats_go_on_while_a_job_runs(shared_plane):
-    job = shared_plane.submit(slow(steps=8), weights={str(n): 0.2 for n in range(2, 10)})
+def test_progress_rises_and_heartbeats_go_on_while_a_job_runs(shared_plane, slow):
+    job = shared_plane.submit(slow(steps=30), weights={str(n): 0.05 for n in range(10, 40)})
     assert shared_plane.completion(job, timeout_s=30)["outcome"] == "succeeded"
     seen = shared_plane.progress_of(job)
     assert seen == sorted(seen) and len(seen) >= 2
     assert all(p < 1 for p in seen[:-1])
     titles = {r["node_title"] for b in shared_plane.heartbeats for r in b["jobs"] if r["job"] == job}
-    assert "ImageBlur" in titles
+    assert "ImageInvert" in titles
 
 
-def test_a_cancel_interrupts_the_job_and_is_reported(shared_plane, wait_until):
-    job = shared_plane.submit(slow(steps=60))
+def test_a_cancel_interrupts_the_job_and_is_reported(shared_plane, wait_until, slow):
+    job = shared_plane.submit(slow())
     wait_until(lambda: shared_plane.running(job), what="running")
     shared_plane.verdicts[job] = "cancel"
     done = shared_plane.completion(job)
@@ -185,8 +195,8 @@ def test_a_cancel_interrupts_the_job_and_is_reported(shared_plane, wait_until):
     assert shared_plane.completion(shared_plane.submit(scale()))["outcome"] == "succeeded"
 
 
-def test_a_lost_job_is_dropped_without_a_word(shared_plane, shared_agent, wait_until):
-    job = shared_plane.submit(slow(steps=60))
+def test_a_lost_job_is_dropped_without_a_word(shared_plane, shared_agent, wait_until, slow):
+    job = shared_plane.submit(slow())
     wait_until(lambda: shared_plane.running(job), what="running")
     shared_plane.verdicts[job] = "lost"
     wait_until(lambda: any(e["job"] == job for e in shared_agent.events("job dropped")), what="dropped")
@@ -194,15 +204,71 @@ def test_a_lost_job_is_dropped_without_a_word(shared_plane, shared_agent, wait_u
     assert shared_plane.completion(shared_plane.submit(scale()))["outcome"] == "succeeded"
 
 
-def test_a_run_over_its_time_limit_is_interrupted(shared_plane):
-    done = shared_plane.completion(shared_plane.submit(slow(steps=60), timeout_s=0.3))
+def engine_of(agent):
+    [engine] = psutil.Process(agent.process.pid).children()
+    return engine
+
+
+def set_fault(agent, **faults):
+    answer = httpx.post(agent.events("engine answers")[-1]["url"] + "/_fault", json=faults)
+    assert answer.status_code == 200, answer.text
+
+
+def test_a_killed_engine_fails_the_job_as_platform_and_comes_back_warm(shared_plane, shared_agent, wait_until, slow):
+    warm_ups = len(shared_agent.events("engine ready"))
+    job = shared_plane.submit(slow())
+    wait_until(lambda: shared_plane.running(job), what="running")
+    engine_of(shared_agent).kill()
+    error = shared_plane.completion(job)["error"]
+    assert (error["code"], error["class"]) == ("engine_crashed", "platform")
+    assert shared_plane.completion(shared_plane.submit(scale()))["outcome"] == "succeeded"
+    assert len(shared_agent.events("engine ready")) == warm_ups + 1, "a warm-up passed again before the next job"
+
+
+def test_an_engine_that_dies_while_idle_is_restarted_before_the_next_job(shared_plane, shared_agent, wait_until):
+    deaths = len(shared_agent.events("engine died"))
+    engine_of(shared_agent).kill()
+    wait_until(lambda: len(shared_agent.events("engine died")) > deaths, what="death noticed")
+    assert shared_plane.completion(shared_plane.submit(scale()))["outcome"] == "succeeded"
+
+
+def test_a_hung_engine_is_interrupted_then_restarted_and_the_job_fails_as_stalled(shared_plane, shared_agent, wait_until):
+    set_fault(shared_agent, hang=True)
+    error = shared_plane.completion(shared_plane.submit(scale(), stall_s=0.3))["error"]
+    assert (error["code"], error["class"]) == ("engine_stalled", "platform")
+    wait_until(lambda: shared_agent.events("condemning engine"), what="restart")
+    assert shared_plane.completion(shared_plane.submit(scale()))["outcome"] == "succeeded"
+
+
+def test_a_cancel_that_the_engine_does_not_obey_still_ends(shared_plane, shared_agent, wait_until):
+    condemned = len(shared_agent.events("condemning engine"))
+    set_fault(shared_agent, hang=True)
+    job = shared_plane.submit(scale())
+    wait_until(lambda: any(r["job"] == job for b in shared_plane.heartbeats for r in b["jobs"]))
+    shared_plane.verdicts[job] = "cancel"
+    assert shared_plane.completion(job)["outcome"] == "canceled"
+    wait_until(lambda: len(shared_agent.events("condemning engine")) > condemned, what="restart")
+    assert shared_plane.completion(shared_plane.submit(scale()))["outcome"] == "succeeded"
+
+
+def test_a_dropped_socket_does_not_lose_the_job(shared_plane, shared_agent):
+    set_fault(shared_agent, drop_socket=3)
+    try:
+        for _ in range(2):
+            assert shared_plane.completion(shared_plane.submit(scale()))["outcome"] == "succeeded"
+    finally:
+        set_fault(shared_agent, drop_socket=None)
+
+
+def test_a_run_over_its_time_limit_is_interrupted(shared_plane, slow):
+    done = shared_plane.completion(shared_plane.submit(slow(), timeout_s=0.3))
     assert (done["error"]["code"], done["error"]["class"]) == ("run_timeout", "workflow")
 
 
 @pytest.mark.parametrize("seconds", [-5.0, 0.4])
-def test_a_job_past_its_deadline_fails_as_capacity(shared_plane, seconds):
+def test_a_job_past_its_deadline_fails_as_capacity(shared_plane, seconds, slow):
     deadline = (datetime.now(UTC) + timedelta(seconds=seconds)).isoformat()
-    done = shared_plane.completion(shared_plane.submit(slow(steps=60), deadline_at=deadline))
+    done = shared_plane.completion(shared_plane.submit(slow(), deadline_at=deadline))
     assert (done["error"]["code"], done["error"]["class"]) == ("deadline_passed", "capacity")
 
 
