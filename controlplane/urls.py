@@ -4,9 +4,12 @@ from django.contrib import admin
 from django.urls import include, path
 
 from controlplane.api import metrics
+from controlplane.kernel import probes
 
 urlpatterns = [
     path("v1/", include("controlplane.api.urls")),
+    path("healthz", probes.healthz, name="healthz"),
+    path("readyz", probes.readyz, name="readyz"),
     path("metrics", metrics.view, name="metrics"),
     path("worker/v1/", include("fleet.worker_urls")),
     path("admin/", admin.site.urls),
