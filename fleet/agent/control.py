@@ -17,6 +17,7 @@ from fleet.agent.logs import Log
 log = Log(__name__)
 
 CALL_S = 15.0
+REGISTER_PATIENCE_S = 60.0
 
 
 class Unavailable(Exception):
@@ -58,6 +59,11 @@ class ControlPlane:
         answer = await self._call("POST", "/register", json=body, headers={"Authorization": f"Bearer {pool_token}"})
         self._http.headers["Authorization"] = f"Bearer {answer['token']}"
         return answer
+
+    async def enrol(self, pool_token: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        """Register, and wait for a control plane that is just coming up."""
+        give_up = time.monotonic() + REGISTER_PATIENCE_S
+        return await patiently(lambda: self.register(pool_token, body), until=lambda: time.monotonic() < give_up, what="register")
 
     async def claim(self, *, wait_s: float, warm: list[str]) -> dict[str, Any]:
         body = {"max_jobs": 1, "wait_s": wait_s, "warm": warm}

@@ -6,36 +6,26 @@ import asyncio
 import contextlib
 import signal
 import time
-from collections.abc import Coroutine, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from fleet.agent import VERSION, backoff, classify, completion, fingerprint, preflight, tidy
 from fleet.agent.comfy import EngineUnreachable
 from fleet.agent.config import Settings
-from fleet.agent.control import ControlPlane, Refused, Retired, Stale, Unavailable, patiently
+from fleet.agent.control import ControlPlane, Refused, Retired, Stale, Unavailable
 from fleet.agent.keeper import Hopeless, Keeper
+from fleet.agent.leaving import Leaving
 from fleet.agent.logs import Log, about
 from fleet.agent.pulse import Pulse
 from fleet.agent.run import JobRun, Report
+from fleet.agent.waker import Waker
 
 log = Log(__name__)
 
 WARM_KEYS = 8
 SHORT_WAIT_S = 2.0
 VRAM_EVERY_S = 5.0
-REGISTER_PATIENCE_S = 60.0
-
-
-@dataclass(frozen=True)
-class Leaving:
-    """Why the agent goes, and its exit code. `tell` is False when nobody listens."""
-
-    reason: str
-    message: str
-    code: int = 0
-    tell: bool = True
 
 
 class Agent:
@@ -54,7 +44,7 @@ class Agent:
         self._lease_s = 15.0
         self._poll_wait_s = 20.0
         self._pulse: Pulse | None = None
-        self._wake = asyncio.Event()
+        self._waker = Waker(lambda: self.leaving is not None or self.draining)
         self._vram: tuple[int, int] = (0, 0)
         self._background: set[asyncio.Task[None]] = set()
         self.keeper.engine.on_death = self._engine_died
@@ -81,11 +71,11 @@ class Agent:
     async def _start(self) -> bool:
         """Engine up and worker registered; False when told to leave meanwhile."""
         measured = asyncio.gather(fingerprint.gpu(), asyncio.to_thread(fingerprint.packages))
-        if not await self._unless_woken(self.keeper.start()):
+        if not await self._waker.unless_woken(self.keeper.start()):
             measured.cancel()
             return False
         gpu, installed = await measured
-        return await self._unless_woken(self._register(gpu, installed)) and self.leaving is None
+        return await self._waker.unless_woken(self._register(gpu, installed)) and self.leaving is None
 
     async def _register(self, gpu: tuple[str, int], installed: Mapping[str, str]) -> None:
         body = fingerprint.registration(
@@ -95,13 +85,8 @@ class Agent:
                 gpu_found=gpu, installed=installed, work_dir=self.work_dir,
             ),
         )
-        give_up = time.monotonic() + REGISTER_PATIENCE_S
         try:
-            answer = await patiently(
-                lambda: self.control.register(self.settings.pool_token, body),
-                until=lambda: time.monotonic() < give_up,
-                what="register",
-            )
+            answer = await self.control.enrol(self.settings.pool_token, body)
         except (Retired, Refused, Stale) as error:
             self.leaving = Leaving("stopped", f"Registration was refused: {error}", 2, tell=False)
             return
@@ -130,16 +115,16 @@ class Agent:
                 return
             if not self.keeper.ready:
                 self.warm.clear()
-                await self._unless_woken(self.keeper.make_ready())
+                await self._waker.unless_woken(self.keeper.make_ready())
                 continue
             if not self._has_room():
-                await self._nap(SHORT_WAIT_S)
+                await self._waker.nap(SHORT_WAIT_S)
                 continue
             try:
                 assignments = await self._claim()
             except (Unavailable, Refused, Stale) as error:
                 log.warning("claim failed", error=str(error))
-                await self._nap(next(waits))
+                await self._waker.nap(next(waits))
                 continue
             waits = backoff.delays()
             for assignment in assignments:
@@ -165,7 +150,7 @@ class Agent:
                 died.cancel()
                 await asyncio.gather(claim, died, return_exceptions=True)
 
-        if not await self._unless_woken(ask()):
+        if not await self._waker.unless_woken(ask()):
             return []
         if answer.get("drain"):
             self._drain("the control plane asked")
@@ -210,7 +195,9 @@ class Agent:
             raise
         except Exception as error:  # a bug here must cost one attempt, not the worker
             log.error("agent failed", exc_info=True)
-            return run.failed(classify.platform("agent_error", f"The worker agent failed: {type(error).__name__}: {error}"))
+            report = run.failed(classify.platform("agent_error", f"The worker agent failed: {type(error).__name__}: {error}"))
+            report.stuck = True  # the prompt may still run
+            return report
 
     async def _complete(self, run: JobRun, report: Report) -> None:
         if report.body is None:
@@ -232,7 +219,7 @@ class Agent:
             if keeper.engine.owned:
                 await keeper.condemn(report.code or "it did not obey an interrupt")
             while not keeper.engine.owned and self.leaving is None and not self.draining and not await keeper.settle():
-                await self._nap(1.0)
+                await self._waker.nap(1.0)
             keeper.doubt()
             return
         keeper.proved()
@@ -265,7 +252,7 @@ class Agent:
         if not self.draining:
             log.info("draining", why=why)
             self.draining = True
-            self._wake.set()
+            self._waker.wake()
             self._moved()
 
     def _answered(self, answer: Mapping[str, Any]) -> None:
@@ -290,7 +277,7 @@ class Agent:
         self.leaving = self.leaving or leaving
         if self.current is not None:
             self.current.stop(stop_reason)
-        self._wake.set()
+        self._waker.wake()
 
     def _engine_died(self, message: str) -> None:
         self.keeper.doubt()
@@ -323,7 +310,7 @@ class Agent:
         if self._pulse is not None:
             self._pulse.move()
 
-    # Waiting
+    # Background
 
     async def _beat(self) -> None:
         assert self._pulse is not None
@@ -338,28 +325,6 @@ class Agent:
             with contextlib.suppress(EngineUnreachable, AssertionError):
                 self._vram = preflight.vram_of(await self.keeper.comfy.system_stats())
             await asyncio.sleep(VRAM_EVERY_S)
-
-    async def _unless_woken(self, work: Coroutine[Any, Any, None]) -> bool:
-        """Do it, unless a drain, a leave or a crash comes first; tell whether it was done."""
-        self._wake.clear()
-        if self.leaving is not None or self.draining:
-            work.close()
-            return False
-        task, woken = asyncio.create_task(work), asyncio.create_task(self._wake.wait())
-        try:
-            await asyncio.wait({task, woken}, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            woken.cancel()
-            if not task.done():
-                task.cancel()
-                await asyncio.gather(task, return_exceptions=True)
-        if task.cancelled():
-            return False
-        await task
-        return True
-
-    async def _nap(self, wait_s: float) -> None:
-        await self._unless_woken(asyncio.sleep(wait_s))
 
     async def _goodbye(self, beating: asyncio.Task[None] | None) -> None:
         if self.leaving is None:

@@ -10,10 +10,11 @@ from starlette.responses import JSONResponse
 
 from fleet.agent import outputs, prefixes, verdicts
 from fleet.agent.classify import no_outputs
-from fleet.agent.comfy import Comfy
+from fleet.agent.comfy import Comfy, EngineUnreachable
 from fleet.agent.config import Patience
-from fleet.agent.drive import Classes, Conclusion, Drive, Order
+from fleet.agent.drive import Drive
 from fleet.agent.events import EventSocket
+from fleet.agent.order import Classes, Conclusion, Order
 from tests.contract.replay_server import Replay, of_prompt, recorded_history, recorded_messages, recorded_prompts
 from tests.contract.transcripts import load
 
@@ -39,7 +40,11 @@ def drive(replay: Replay, graph: dict[str, Any], *, patience: Patience = QUICK, 
         comfy, progress = Comfy(replay.url), []
         socket = EventSocket(comfy.socket_url)
         run = Drive(
-            comfy, socket, Order(graph, **order), patience=patience, classes=Classes(outputs=OUTPUT_CLASSES),
+            comfy,
+            socket,
+            Order(graph, **order),
+            patience=patience,
+            classes=Classes(outputs=OUTPUT_CLASSES),
             on_progress=lambda fraction, node: progress.append(fraction),
         )
 
@@ -109,9 +114,17 @@ def test_steps_inside_a_node_move_the_progress(name):
 
 
 REFUSALS = [
-    ("required_input_missing", "2", "height"), None, ("exception_during_validation", "2", None), ("return_type_mismatch", "2", "images"),
-    ("value_not_in_list", "1", "ckpt_name"), ("value_smaller_than_min", "1", "width"), ("invalid_input_type", "1", "width"), None,
-    ("bad_linked_input", "2", "images"), None, ("value_not_in_list", "1", "sampler_name"),
+    ("required_input_missing", "2", "height"),
+    None,
+    ("exception_during_validation", "2", None),
+    ("return_type_mismatch", "2", "images"),
+    ("value_not_in_list", "1", "ckpt_name"),
+    ("value_smaller_than_min", "1", "width"),
+    ("invalid_input_type", "1", "width"),
+    None,
+    ("bad_linked_input", "2", "images"),
+    None,
+    ("value_not_in_list", "1", "sampler_name"),
 ]
 CODES = {1: "node_class_missing", 7: "no_output_node"}
 
@@ -139,9 +152,13 @@ def test_a_200_from_prompt_may_still_carry_node_errors():
     assert replay.interrupts == [{"prompt_id": replay.prompt_id}], "the half that runs is not let run"
 
 
-@pytest.mark.parametrize(("position", "code", "failure_class", "class_type"), [
-    (0, "node_failed", "workflow", "RegexReplace"), (1, "out_of_memory", "capacity", "EmptyImage"),
-])
+@pytest.mark.parametrize(
+    ("position", "code", "failure_class", "class_type"),
+    [
+        (0, "node_failed", "workflow", "RegexReplace"),
+        (1, "out_of_memory", "capacity", "EmptyImage"),
+    ],
+)
 def test_recorded_execution_errors_have_a_class_and_name_the_node(position, code, failure_class, class_type):
     seen, _ = replayed("04_execution_errors", position)
     failure = seen.conclusion.failure
@@ -320,3 +337,35 @@ def test_the_verdict_of_every_recorded_history_entry_agrees_with_its_status(name
         verdict = verdicts.from_history(entry)
         assert verdict.success == (entry["status"]["status_str"] == "success")
         assert verdict.success or verdict.data
+
+
+def test_images_that_only_the_socket_carries_are_outputs():
+    """SaveImageWebsocket writes no file: its picture is a binary frame while the node runs."""
+    graph = {"1": {"class_type": "EmptyImage", "inputs": {}}, "2": {"class_type": "SaveImageWebsocket", "inputs": {"images": ["1", 0]}}}
+    own = {"prompt_id": "p"}
+    session = [
+        {"type": "execution_start", "data": own},
+        {"type": "executing", "data": {"node": "1", **own}}, (1).to_bytes(4, "big") + (1).to_bytes(4, "big") + b"a preview",
+        {"type": "executing", "data": {"node": "2", **own}}, (1).to_bytes(4, "big") + (2).to_bytes(4, "big") + b"the picture",
+        {"type": "execution_success", "data": own}, {"type": "executing", "data": {"node": None, **own}},
+    ]
+    entry = {"outputs": {}, "status": {"status_str": "success", "completed": True, "messages": []}}
+    seen = drive(Replay({"prompt_id": "p", "node_errors": {}}, sessions=[session], history=entry), graph)
+    assert (seen.code, seen.files) == (None, [("2", "the picture")])
+
+
+def test_the_answer_of_an_accepted_prompt_may_get_lost_and_it_is_not_sent_twice(monkeypatch):
+    lines = load("02_success_cached_partial")
+    replay = of_prompt(lines, 0)
+    submit = Comfy.submit
+    calls = []
+
+    async def lossy(self, body):
+        calls.append(body)
+        await submit(self, body)
+        replay.history, replay.prompt_id = dict(replay.history), body["prompt_id"]
+        raise EngineUnreachable("connection reset")
+
+    monkeypatch.setattr(Comfy, "submit", lossy)
+    seen = drive(replay, recorded_prompts(lines)[0]["request_json"]["prompt"])
+    assert seen.code is None and len(calls) == 1

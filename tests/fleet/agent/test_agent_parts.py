@@ -1,5 +1,6 @@
 """The small pure parts: configuration, waiting, room, names, hardware, frames."""
 
+import asyncio
 import itertools
 import json
 import random
@@ -10,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fleet.agent import backoff, config, events, fingerprint, inputs, preflight, warmup
+from fleet.agent import backoff, config, control, events, fingerprint, inputs, preflight, waker, warmup
 
 ENV = {"COMFYPLANE_URL": "http://plane/", "COMFYPLANE_POOL_TOKEN": "t"}
 
@@ -98,3 +99,63 @@ def test_binary_frames_of_each_type_are_read():
 def test_any_socket_message_is_read_or_ignored(message):
     found = events.parse(message)
     assert found is None or isinstance(found.kind, str)
+
+
+class FakeComfy:
+    """Stores uploads under a name of its own choice."""
+
+    def __init__(self, renames=None):
+        self.renames, self.stored = renames or {}, []
+
+    async def upload(self, name, data, media_type, subfolder=""):
+        self.stored.append((subfolder, name, data))
+        return self.renames.get(name, f"{subfolder}/{name}" if subfolder else name)
+
+
+def place(files, *, comfy, data=b"x", max_bytes=100):
+    async def fetch(sha256, limit):
+        if isinstance(data, Exception):
+            raise data
+        return data
+
+    graph = {"10": {"class_type": "LoadImage", "inputs": {"image": "photo.png"}}}
+    rows = [{"sha256": "0", "name": "photo.png", "size_bytes": 1, "media_type": "image/png", "node": "10", "input": "image", **f} for f in files]
+    return asyncio.run(inputs.place(rows, graph, comfy=comfy, fetch=fetch, max_bytes=max_bytes)), graph
+
+
+def test_a_name_that_comfyui_changed_is_put_into_the_graph():
+    placed, graph = place([{}], comfy=FakeComfy({"photo.png": "photo (1).png"}))
+    assert placed["10"]["inputs"]["image"] == "photo (1).png" and graph["10"]["inputs"]["image"] == "photo.png"
+
+
+def test_an_input_in_a_folder_goes_to_that_folder():
+    comfy = FakeComfy()
+    place([{"name": "tenant/photo.png"}], comfy=comfy)
+    assert comfy.stored == [("tenant", "photo.png", b"x")]
+
+
+@pytest.mark.parametrize(
+    ("file", "data", "code", "failure_class"),
+    [
+        ({"name": "../x.png"}, b"x", "input_name_unsafe", "platform"),
+        ({"size_bytes": 101}, b"x", "input_too_large", "customer_input"),
+        ({}, ValueError("wrong hash"), "input_corrupt", "platform"),
+        ({}, control.Refused(404, "not_found", "gone"), "input_missing", "platform"),
+    ],
+)
+def test_an_input_that_cannot_be_placed_fails_with_a_class(file, data, code, failure_class):
+    comfy = FakeComfy()
+    with pytest.raises(inputs.InputFailed) as failed:
+        place([file], comfy=comfy, data=data)
+    assert (failed.value.failure.code, failed.value.failure.failure_class) == (code, failure_class)
+    assert comfy.stored == []
+
+
+def test_a_wake_cuts_a_wait_short_and_work_that_is_done_counts():
+    async def go():
+        waiter = waker.Waker(lambda: False)
+        asyncio.get_running_loop().call_soon(waiter.wake)
+        woken = await waiter.unless_woken(asyncio.sleep(60))
+        return woken, await waiter.unless_woken(asyncio.sleep(0)), await waker.Waker(lambda: True).unless_woken(asyncio.sleep(60))
+
+    assert asyncio.run(go()) == (False, True, False)
