@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from fleet.engine.memory import FLOAT_BYTES
 from fleet.engine.order import is_link
 from fleet.engine.specs import NODES
 
@@ -85,7 +86,9 @@ def _sign(prompt: Mapping[str, Any], node_id: str, signed: Mapping[str, str], st
 
 
 def array_bytes(values: Any) -> int:
-    """How many bytes the arrays inside a node's outputs take."""
+    """How many bytes the arrays and texts inside a node's outputs take."""
+    if isinstance(values, str):
+        return FLOAT_BYTES * len(values)
     if hasattr(values, "nbytes"):
         return int(values.nbytes)
     if isinstance(values, dict):

@@ -23,6 +23,7 @@ OFF = flag(default=False)
     inputs={"string_a": LONG_TEXT, "string_b": LONG_TEXT, "delimiter": text(default="", multiline=False)},
 )
 def string_concatenate(run: Run, string_a: str, string_b: str, delimiter: str) -> str:
+    run.claim(len(string_a) + len(delimiter) + len(string_b))
     return delimiter.join((string_a, string_b))
 
 
@@ -78,6 +79,7 @@ def string_trim(run: Run, string: str, mode: str) -> str:
     inputs={"string": LONG_TEXT, "find": LONG_TEXT, "replace": LONG_TEXT},
 )
 def string_replace(run: Run, string: str, find: str, replace: str) -> str:
+    run.claim(len(string) + string.count(find) * len(replace))
     return string.replace(find, replace)
 
 
@@ -171,6 +173,8 @@ def regex_replace(
     dotall: bool = False,
     count: int = 0,
 ) -> str:
+    # The most a match at every place could make of it, groups repeated in the replacement included.
+    run.claim(len(string) + 1, len(replace) + 1)
     return re.sub(regex_pattern, replace, string, count=count, flags=_flags(case_insensitive, multiline, dotall))
 
 

@@ -323,6 +323,8 @@ def test_latents_are_scaled_added_and_picked(run: Run) -> None:
         ("EmptyAudio", {"duration": 1e9, "sample_rate": 192000, "channels": 2}),
         ("RepeatImageBatch", {"image": np.zeros((1, 64, 64, 3), np.float32), "amount": 4096}),
         ("ImageScale", {"image": grey([1.0]), "upscale_method": "area", "width": 16384, "height": 16384, "crop": "disabled"}),
+        ("StringReplace", {"string": "x" * 100_000, "find": "x", "replace": "y" * 100_000}),
+        ("RegexReplace", {"string": "x" * 100_000, "regex_pattern": "(x+)", "replace": r"\1" * 50_000}),
     ],
 )
 def test_an_absurd_size_is_refused_without_allocating_it(run: Run, name: str, inputs: dict[str, Any]) -> None:
@@ -348,3 +350,28 @@ def test_a_model_of_another_architecture_is_refused() -> None:
 
     with pytest.raises(NotImplementedError):
         compact_model({"model.0.weight": np.zeros((1, 1, 3, 3), np.float32)})
+
+
+def test_an_upscale_model_computes_the_plain_sums(run: Run) -> None:
+    from fleet.engine.nodes.upscaling import compact_model
+
+    rng = np.random.default_rng(4)
+    first, slopes, last = rng.normal(size=(4, 3, 3, 3)), rng.normal(size=4), rng.normal(size=(12, 4, 3, 3))
+    biases = rng.normal(size=4), rng.normal(size=12)
+    arrays = {"body.0.weight": first, "body.0.bias": biases[0], "body.1.weight": slopes, "body.2.weight": last, "body.2.bias": biases[1]}
+    image = rng.random((1, 5, 6, 3), dtype=np.float32)
+
+    def convolved(values: Any, weight: Any, bias: Any) -> Any:
+        padded = np.pad(values, ((0, 0), (1, 1), (1, 1)))
+        return bias[:, None, None] + sum(np.einsum("oc,chw->ohw", weight[:, :, y, x], padded[:, y : y + 5, x : x + 6]) for y in range(3) for x in range(3))
+
+    hidden = convolved(image[0].transpose(2, 0, 1), first, biases[0])
+    hidden = np.where(hidden > 0, hidden, hidden * slopes[:, None, None])
+    raw = convolved(hidden, last, biases[1])
+    expected = np.empty((10, 12, 3))
+    for y in range(10):
+        for x in range(12):
+            for channel in range(3):
+                expected[y, x, channel] = raw[channel * 4 + (y % 2) * 2 + x % 2, y // 2, x // 2] + image[0, y // 2, x // 2, channel]
+    out = call(run, "ImageUpscaleWithModel", upscale_model=compact_model(arrays), image=image)
+    assert np.allclose(out[0], np.clip(expected, 0, 1), atol=1e-4)
