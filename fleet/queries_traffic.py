@@ -44,6 +44,9 @@ class Counts:
         for name in _SUMS:
             setattr(self, name, getattr(self, name) + (row[name] or 0))
 
+    def merge(self, other: Counts) -> None:
+        self.add({name: getattr(other, name) for name in _SUMS})
+
     @property
     def jobs(self) -> int:
         return self.succeeded + self.failed + self.canceled + self.expired
@@ -82,7 +85,7 @@ class Traffic:
         found = Counts()
         for (_, k), counts in self.steps.items():
             if key is None or k == key:
-                found.add({name: getattr(counts, name) for name in _SUMS})
+                found.merge(counts)
         return found
 
     def times(self) -> list[int]:

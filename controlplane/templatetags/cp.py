@@ -96,6 +96,12 @@ def get(mapping: dict[Any, Any], key: Any) -> Any:
     return mapping.get(key) if mapping else None
 
 
+@register.filter
+def lastpart(path: str) -> str:
+    """The last part of an address, for the search box of a page not found."""
+    return path.rstrip("/").rpartition("/")[2]
+
+
 @register.simple_tag(takes_context=True)
 def when(context: Context, moment: datetime | None, missing: str = "not yet") -> str:
     if moment is None:
