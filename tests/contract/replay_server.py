@@ -61,8 +61,16 @@ class Replay:
     """One recorded prompt. The n-th connection gets the n-th of `sessions`; after it the prompt has ended."""
 
     def __init__(
-        self, answer: dict[str, Any], *, status: int = 200, sessions: list[list[Any]] | None = None, history: dict[str, Any] | None = None,
-        late_history_s: float = 0.0, forgets: bool = False, dies: bool = False, until_interrupt: int | None = None,
+        self,
+        answer: dict[str, Any],
+        *,
+        status: int = 200,
+        sessions: list[list[Any]] | None = None,
+        history: dict[str, Any] | None = None,
+        late_history_s: float = 0.0,
+        forgets: bool = False,
+        dies: bool = False,
+        until_interrupt: int | None = None,
     ) -> None:
         self.answer, self.status = answer, status
         self.prompt_id = answer.get("prompt_id", "") if isinstance(answer, dict) else ""
@@ -168,14 +176,16 @@ class Server:
         self._listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         self._listener.bind(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
-        app = Starlette(routes=[
-            Route("/prompt", self._prompt, methods=["POST"]),
-            Route("/history/{prompt_id}", self._history),
-            Route("/queue", self._queue, methods=["GET", "POST"]),
-            Route("/interrupt", self._interrupt, methods=["POST"]),
-            WebSocketRoute("/ws", self._socket),
-        ])
-        config = uvicorn.Config(app, log_level="critical", lifespan="off", ws="websockets-sansio", timeout_graceful_shutdown=0)
+        app = Starlette(
+            routes=[
+                Route("/prompt", self._prompt, methods=["POST"]),
+                Route("/history/{prompt_id}", self._history),
+                Route("/queue", self._queue, methods=["GET", "POST"]),
+                Route("/interrupt", self._interrupt, methods=["POST"]),
+                WebSocketRoute("/ws", self._socket),
+            ]
+        )
+        config = uvicorn.Config(app, log_level="critical", lifespan="off", ws="websockets-sansio")
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._server.run, kwargs={"sockets": [self._listener]}, daemon=True)
         self._thread.start()
