@@ -19,7 +19,7 @@ from websockets.sync.client import connect
 
 from tests.contract.transcripts import REPOSITORY
 
-DEADLINE_S = 10.0
+DEADLINE_S = 20.0
 
 
 def wait_until(condition: Callable[[], Any], what: str, timeout_s: float = DEADLINE_S) -> None:

@@ -1,0 +1,1 @@
+"""The HTTP edges: each parses, asks the engine once, and answers."""

@@ -27,7 +27,7 @@ EXIF_PROMPT, EXIF_REST = 0x0110, 0x010F
 WEBP_EFFORT = {"default": 4, "fastest": 0, "slowest": 6}
 
 
-def IMAGE_NAMES(directories: Directories) -> list[str]:
+def image_names(directories: Directories) -> list[str]:
     return directories.inputs(IMAGE_SUFFIXES)
 
 
@@ -67,7 +67,7 @@ ON = flag(default=True)
     stamp=_content,
     check=_image_refused,
     checked=("image",),
-    inputs={"image": choice(IMAGE_NAMES, image_upload=True)},
+    inputs={"image": choice(image_names, image_upload=True)},
 )
 def load_image(run: Run, image: str) -> tuple[Array, Array]:
     frames: list[Array] = []
@@ -95,7 +95,7 @@ def load_image(run: Run, image: str) -> tuple[Array, Array]:
     stamp=_content,
     check=_image_refused,
     checked=("image",),
-    inputs={"image": choice(IMAGE_NAMES, image_upload=True), "channel": choice(["alpha", "red", "green", "blue"])},
+    inputs={"image": choice(image_names, image_upload=True), "channel": choice(["alpha", "red", "green", "blue"])},
 )
 def load_image_mask(run: Run, image: str, channel: str) -> Array:
     with Image.open(run.directories.annotated(image)) as opened:

@@ -62,7 +62,11 @@ def test_a_shared_prompt_ends_with_its_outputs(name: str, shared_engine: EngineP
     models.mkdir(parents=True, exist_ok=True)
     shutil.copy(shared("tiny-models", "tiny_compact_2x.safetensors"), models)
     Image.new("RGB", (40, 30), "red").save(shared_engine.root / "input" / "input_photo.png")
-    entry = shared_engine.result(shared_engine.post(json.loads(shared("workflows", name).read_text()), client_id="c"))
+    nodes = json.loads(shared("workflows", name).read_text())
+    if name.startswith("20"):
+        # Its many nodes matter here, not how long each takes.
+        nodes["1"]["inputs"] |= {"width": 128, "height": 128}
+    entry = shared_engine.result(shared_engine.post(nodes, client_id="c"))
     assert entry["status"]["status_str"] == "success"
     assert {node_id: list(shown) for node_id, shown in entry["outputs"].items()} == SHOWN[name]
 
