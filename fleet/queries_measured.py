@@ -100,7 +100,8 @@ def _figures(workflow_id: UUID, sums: dict[str, float], *, window: timedelta, no
         success_rate=good / runs,
         p50_s=run.quantile(0.5),
         p95_s=run.quantile(0.95),
-        busy_s_per_job=sums["busy_s"] / good if good else None,
+        # Seconds of jobs that failed are in the sum, so the time of those that succeeded bounds it.
+        busy_s_per_job=min(sums["busy_s"] / good, run.mean or sums["busy_s"]) if good else None,
         cost_per_job_microusd=round(sums["cost_microusd"] / good) if good else None,
         price_per_job_microusd=round(sums["price_microusd"] / good) if good else None,
         images_per_job=_images(workflow_id) if good else None,
