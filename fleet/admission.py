@@ -21,11 +21,11 @@ from billing.models import ApiKey, Customer, PlanRevision
 from builds import inputs as input_rules
 from builds import versions
 from builds.models import Channel, Version, Workflow
-from controlplane.kernel import outbound
+from controlplane.kernel import outbound, sql
 from controlplane.kernel.errors import Conflict, Forbidden, Gone, Invalid, NotFound, Unavailable, WorkflowError
 from controlplane.kernel.ids import uuid7
 from fleet import estimates, fairness, input_files, wake
-from fleet.models import Job, Output, Pool
+from fleet.models import Job, Output
 from fleet.queue import held as holding
 from fleet.queue.transitions import Ending, finish
 
@@ -76,7 +76,7 @@ def submit(
     _check_metadata(metadata)
     if webhook_url:
         outbound.check_url(webhook_url)
-    pool = _pool(workflow)
+    pool_id = _pool_id(workflow)
     expected = estimates.of_version(chosen.id, now=now)
     quote = pricing.quote(pricing.Terms(plan.price_per_job_microusd, plan.price_per_gpu_second_microusd), expected_s=expected.p95_s)
     result_key = _result_key(chosen, values) if workflow.result_cache_s else ""
@@ -87,7 +87,7 @@ def submit(
         plan_revision=plan,
         workflow=workflow,
         version=chosen,
-        pool=pool,
+        pool_id=pool_id,
         source=source,
         request_id=request_id[:64],
         priority=rank,
@@ -108,10 +108,9 @@ def submit(
         with transaction.atomic():
             standing = quotas.reserve(customer_id=customer.id, plan=plan, amount_microusd=quote, now=now)
             job.fair_tag = _take_place(job, expected_s=expected.p50_s, weight=plan.weight)
-            job.save(force_insert=True)
+            sql.insert(job, returning=wake.TELL_POOL if wake.tells() else "")
             if result_key and _answer_from_cache(job, max_age=timedelta(seconds=workflow.result_cache_s), now=now):
                 return Admitted(job, replayed=False, standing=standing)
-            wake.pool(pool.id)
     except IntegrityError:
         # Another request with the same idempotency key came first, in the same instant.
         earlier = _replayed(customer.id, idempotency_key, body_sha256) if idempotency_key else None
@@ -168,11 +167,11 @@ def _check_metadata(metadata: dict[str, Any] | None) -> None:
         )
 
 
-def _pool(workflow: Workflow) -> Pool:
-    pool = Pool.objects.filter(slug=workflow.pool_slug).first()
-    if pool is None:
+def _pool_id(workflow: Workflow) -> int:
+    found = sql.rows("SELECT id FROM fleet_pool WHERE slug = %s", [workflow.pool_slug])
+    if not found:
         raise Unavailable("pool_missing", "No pool serves this workflow at the moment.", "Try again later.", headers={"Retry-After": "60"})
-    return pool
+    return int(found[0][0])
 
 
 def _result_key(version: Version, values: dict[str, Any]) -> str:
@@ -180,29 +179,25 @@ def _result_key(version: Version, values: dict[str, Any]) -> str:
 
 
 _TAKE_PLACE = """
-INSERT INTO fleet_fairshare (customer_id, pool_id, finish_tag) VALUES (%s, %s, %s + %s)
-ON CONFLICT (customer_id, pool_id) DO UPDATE SET finish_tag = {greatest}(fleet_fairshare.finish_tag, %s) + %s
+INSERT INTO fleet_fairshare (customer_id, pool_id, finish_tag)
+SELECT %s, p.id, {greatest}(p.virtual_time, coalesce((
+  SELECT j.fair_tag FROM fleet_job j WHERE j.pool_id = p.id AND j.status = 'queued' AND j.priority = %s AND j.fair_tag > %s
+  ORDER BY j.fair_tag LIMIT 1), 0), %s) + %s
+FROM fleet_pool p WHERE p.id = %s
+ON CONFLICT (customer_id, pool_id) DO UPDATE SET
+  finish_tag = {greatest}(fleet_fairshare.finish_tag, excluded.finish_tag - %s) + %s
 RETURNING finish_tag
 """
 
 
 def _take_place(job: Job, *, expected_s: float, weight: int) -> int:
-    """Advance the customer's finish tag in one statement and return the start tag it gives this job."""
-    head = (
-        Job.objects.filter(pool_id=job.pool_id, status="queued", priority=job.priority, fair_tag__gt=fairness.FRONT)
-        .order_by("fair_tag")
-        .values_list("fair_tag", flat=True)
-        .first()
-    )
-    virtual = fairness.start_tag(virtual_time=max(job.pool.virtual_time, head or 0), finish_tag=0)
+    """Advance the customer's finish tag in one statement (`fleet.fairness`) and return the start tag it gives this job.
+
+    Virtual time is the tag of the first job in line, or of the last one started when nobody waits.
+    """
     step = fairness.work(expected_s=expected_s, weight=weight)
-    sqlite = connection.vendor == "sqlite"
-    with connection.cursor() as cursor:
-        cursor.execute(
-            _TAKE_PLACE.format(greatest="max" if sqlite else "greatest"),
-            [job.customer_id.hex if sqlite else job.customer_id, job.pool_id, virtual, step, virtual, step],
-        )
-        row = cursor.fetchone()
+    statement = _TAKE_PLACE.format(greatest="max" if connection.vendor == "sqlite" else "greatest")
+    (row,) = sql.rows(statement, [job.customer_id, job.priority, fairness.FRONT, fairness.FRONT + 1, step, job.pool_id, step, step])
     return int(row[0]) - step
 
 

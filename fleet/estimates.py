@@ -5,11 +5,11 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any
 from uuid import UUID
 
+from controlplane.kernel import sql
 from controlplane.kernel.stats import Histogram
-from fleet.models import Attempt, Job, MinuteRollup, Worker
+from fleet.models import Attempt, Job, MinuteRollup
 
 UNMEASURED_S = 10.0
 _TTL_S = 30.0
@@ -77,12 +77,16 @@ def place(job: Job, *, now: datetime) -> Place:
         return Place(None, round(max(expected - gone, expected * (1 - job.progress) * 0.5, 0.1), 1))
     if job.status != "queued":
         return Place()
-    line: Any = Job.objects.filter(pool_id=job.pool_id, status="queued")
-    before = (
-        line.filter(priority__lt=job.priority).count()
-        + line.filter(priority=job.priority, fair_tag__lt=job.fair_tag).count()
-        + line.filter(priority=job.priority, fair_tag=job.fair_tag, id__lt=job.id).count()
-    )
-    workers = max(1, Worker.objects.filter(pool_id=job.pool_id, state__in=[Worker.State.IDLE, Worker.State.BUSY]).count())
+    ((before, workers),) = sql.rows(_BEFORE, [job.pool_id, job.priority, job.fair_tag, job.id, COUNTED, job.pool_id])
     expected = of_version(job.version_id, now=now).p50_s
-    return Place(before, round(expected * (1 + before / workers), 1))
+    return Place(before, round(expected * (1 + before / max(1, workers)), 1))
+
+
+COUNTED = 10_000
+"""How far back a position is counted; further back it reads as this many."""
+
+_BEFORE = """
+SELECT
+  (SELECT count(*) FROM (SELECT 1 FROM fleet_job WHERE pool_id = %s AND status = 'queued' AND (priority, fair_tag, id) < (%s, %s, %s) LIMIT %s) AS ahead),
+  (SELECT count(*) FROM fleet_worker WHERE pool_id = %s AND state IN ('idle', 'busy'))
+"""

@@ -13,8 +13,9 @@ from django.db import connection
 from controlplane.kernel import sql
 
 CHANNEL = "comfyplane"
+# For RETURNING: they spare a statement where a job is written anyway.
 TELL_JOB = f"pg_notify('{CHANNEL}', 'job:' || id)"
-"""For RETURNING: spares a statement where a job is written anyway."""
+TELL_POOL = f"pg_notify('{CHANNEL}', 'pool:' || pool_id)"
 
 
 def tells() -> bool:

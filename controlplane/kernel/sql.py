@@ -15,7 +15,7 @@ from typing import Any
 from uuid import UUID
 
 from django.conf import settings
-from django.db import connection
+from django.db import connection, models
 
 
 def rows(statement: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
@@ -29,6 +29,22 @@ def run(statement: str, parameters: Sequence[Any] = ()) -> int:
     """Run a statement and return how many rows it changed."""
     with _executed(statement, parameters) as cursor:
         return int(cursor.rowcount)
+
+
+def insert(instance: models.Model, *, returning: str = "") -> None:
+    """Insert a model instance whose primary key is set, without the ORM's compiling. `returning` may call a function, e.g. pg_notify."""
+    fields = instance._meta.concrete_fields
+    statement = _inserts.get(type(instance))
+    if statement is None:
+        columns = ", ".join(connection.ops.quote_name(field.column) for field in fields)
+        statement = _inserts[type(instance)] = f"INSERT INTO {instance._meta.db_table} ({columns}) VALUES ({marks(len(fields))})"  # noqa: S608  names of our own models
+    values = [field.get_db_prep_save(field.pre_save(instance, True), connection) for field in fields]
+    run(f"{statement} RETURNING {returning}" if returning else statement, values)
+    instance._state.adding = False
+    instance._state.db = connection.alias
+
+
+_inserts: dict[type[models.Model], str] = {}
 
 
 @contextlib.contextmanager
