@@ -187,4 +187,21 @@ LOGGING_CONFIG = "controlplane.kernel.logs.configure"
 LOGGING = {"level": env.str("LOG_LEVEL", "INFO"), "json": env.bool("LOG_JSON", True)}
 
 # -- admin -------------------------------------------------------------------------------------------
-UNFOLD = {"SITE_TITLE": "Comfyplane", "SITE_HEADER": "Comfyplane", "SITE_URL": "/ops/", "SHOW_VIEW_ON_SITE": False}
+UNFOLD = {
+    "SITE_TITLE": "Comfyplane",
+    "SITE_HEADER": "Comfyplane",
+    "SITE_SUBHEADER": "Configuration",
+    "SITE_URL": "/ops/",
+    "SITE_ICON": f"{STATIC_URL}cp/icon.svg",
+    "SITE_FAVICONS": [{"rel": "icon", "type": "image/svg+xml", "href": f"{STATIC_URL}cp/icon.svg"}],
+    "SITE_DROPDOWN": [{"icon": "arrow_back", "title": "Back to the console", "link": "/ops/"}],
+    "SHOW_VIEW_ON_SITE": False,
+    "SHOW_BACK_BUTTON": True,
+    "BORDER_RADIUS": "5px",
+    "COLORS": {
+        "primary": {  # the console's accent
+            "50": "#f4f3fd", "100": "#edebfc", "200": "#dedafa", "300": "#c9c3f3", "400": "#aba0ff", "500": "#7a6be6",
+            "600": "#5140cc", "700": "#4535b0", "800": "#382b8f", "900": "#262247", "950": "#14112c",
+        }
+    },
+}
