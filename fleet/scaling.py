@@ -104,7 +104,7 @@ def _failed_starts(pool: Pool, *, now: datetime) -> list[datetime]:
             "stopped_at", "ready_at", "jobs_done"
         )
     )
-    failed = [at for at, ready_at, done in ended if ready_at is None or (not done and at - ready_at < EARLY)]
+    failed = [at for at, ready_at, done in ended if at is not None and (ready_at is None or (not done and at - ready_at < EARLY))]
     if not failed:
         return []
     good = Worker.objects.filter(pool=pool, ready_at__gt=since).exclude(stop_reason__in=FAILED_STARTS, jobs_done=0).aggregate(at=Max("ready_at"))["at"]
