@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from django.db.models import Count, Min, Q, QuerySet
+from django.db.models import Count, Min, OuterRef, Q, QuerySet, Subquery
 
 from builds.models import Workflow
 from fleet import costs
@@ -78,16 +78,16 @@ class PoolNow:
         return "healthy"
 
 
-def pools_now(*, now: datetime, slug: str = "") -> list[PoolNow]:
-    """Every pool, or the one of that slug, with workers by state and queue: three queries."""
-    pools = Pool.objects.filter(slug=slug) if slug else Pool.objects.all()
-    found = {p.id: PoolNow(p) for p in pools}
+def pools_now(*, now: datetime) -> list[PoolNow]:
+    """Every pool with its workers by state and its queue: two queries."""
+    waiting = Job.objects.filter(pool=OuterRef("pk"), status=Job.Status.QUEUED).order_by().values("pool")
+    pools = Pool.objects.annotate(
+        waiting=Subquery(waiting.annotate(n=Count("id")).values("n")), oldest=Subquery(waiting.annotate(at=Min("queued_at")).values("at"))
+    )
+    found = {p.id: PoolNow(p, queue=p.waiting or 0, oldest_s=max(0.0, (now - p.oldest).total_seconds()) if p.oldest else None) for p in pools}
     workers = Worker.objects.filter(state__in=Worker.LIVE, pool_id__in=found).order_by()
     for pool_id, state, n in workers.values_list("pool_id", "state").annotate(n=Count("id")):
         found[pool_id].workers[state] = n
-    queued = Job.objects.filter(status=Job.Status.QUEUED, pool_id__in=found).order_by()
-    for pool_id, n, oldest in queued.values_list("pool_id").annotate(n=Count("id"), oldest=Min("queued_at")):
-        found[pool_id].queue, found[pool_id].oldest_s = n, max(0.0, (now - oldest).total_seconds())
     return list(found.values())
 
 

@@ -108,14 +108,15 @@ def read(request: HttpRequest, span: ranges.Range, pools: list[PoolNow], numbers
     failed = getattr(numbers_read, "failed", False)
     busy, ready, starting, live = (sum(getattr(p, name) for p in pools) for name in ("busy", "ready", "starting", "live"))
     oldest = max((p.oldest_s for p in pools if p.oldest_s is not None), default=None)
+    failures = pages.part(request, lambda: queries_traffic.failures(start=span.start, end=span.end, most=5))
     marks = [] if isinstance(decisions, pages.Failed) else charts.markers(decisions)
     context: dict[str, Any] = {
         "needs": needs,
         "headline": "Not known: part of the overview did not load" if isinstance(needs, pages.Failed) else attention.headline(needs),
         "decisions_failed": isinstance(decisions, pages.Failed),
         "changes": pages.part(request, lambda: changes([] if isinstance(decisions, pages.Failed) else decisions)),
-        "failures": pages.part(request, lambda: queries_traffic.failures(start=span.start, end=span.end, most=5)),
-        "last_failure": None if needs else pages.part(request, queries_traffic.last_failure_at),
+        "failures": failures,
+        "last_failure": None if needs else pages.part(request, lambda: last_failure(failures)),
         "marks": marks[:5],
         "numbers_failed": numbers_read if failed else None,
         "jobs_url": address("ops:jobs"),
@@ -167,6 +168,12 @@ def figures(
         "rows": rows,
         "waits_partial": waits.partial,
     }
+
+
+def last_failure(failures: Any) -> datetime | None:
+    """When a job last failed: among the causes of the range, or before it."""
+    known = [] if isinstance(failures, pages.Failed) else [f.last_at for f in failures[0] if f.last_at is not None]
+    return max(known) if known else queries_traffic.last_failure_at()
 
 
 def needed(pools: list[PoolNow], now: datetime) -> list[attention.Need]:

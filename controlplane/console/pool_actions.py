@@ -14,7 +14,7 @@ from django.views.decorators.http import require_http_methods, require_POST
 from controlplane.console import actions, once, pages, roles
 from controlplane.kernel import money
 from controlplane.kernel.errors import WorkflowError
-from fleet import pools, scaling, workers
+from fleet import membership, pools, scaling
 from fleet.models import Pool, Worker
 
 
@@ -103,7 +103,7 @@ def drain(request: HttpRequest, worker_id: Any) -> HttpResponse:
     worker = get_object_or_404(Worker.objects.select_related("pool"), id=worker_id)
 
     def act() -> str:
-        workers.drain(worker, actor=actions.actor(request), reason=actions.reason(request), now=timezone.now())
+        membership.drain(worker, actor=actions.actor(request), reason=actions.reason(request), now=timezone.now())
         return f"{worker.name} finishes its job and leaves."
 
     return actions.done(request, act, back=reverse("ops:pool", args=[worker.pool.slug]))
