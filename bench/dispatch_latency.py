@@ -121,7 +121,9 @@ def main() -> None:
     with contextlib.nullcontext(None) if options.sqlite else cluster() as url:
         found = sorted(measure(options.jobs, url))
     pick = lambda q: found[min(len(found) - 1, int(q * len(found)))]  # noqa: E731
-    print(f"accepted → prompt reaches the engine, {'SQLite' if options.sqlite else 'PostgreSQL'}, n={len(found)}: p50 {pick(0.5):.0f} ms, p95 {pick(0.95):.0f} ms, max {found[-1]:.0f} ms (asked: p50 ≤ 50 ms)")
+    print(
+        f"accepted → prompt reaches the engine, {'SQLite' if options.sqlite else 'PostgreSQL'}, n={len(found)}: p50 {pick(0.5):.0f} ms, p95 {pick(0.95):.0f} ms, max {found[-1]:.0f} ms (asked: p50 ≤ 50 ms)"
+    )
 
 
 if __name__ == "__main__":

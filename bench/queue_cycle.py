@@ -111,13 +111,38 @@ def drain_raw(pool_id: int, worker_id: object, url: str) -> int:
                         "JOIN builds_version v ON v.id=j.version_id JOIN billing_planrevision p ON p.id=j.plan_revision_id JOIN fleet_pool o ON o.id=j.pool_id WHERE j.id=%s FOR UPDATE OF j", [job_id]).fetchone()  # fmt: skip
                     assert job
                     customer, plan = db.execute("SELECT customer_id, plan_revision_id FROM fleet_job WHERE id=%s", [job_id]).fetchone() or (None, None)
-                    db.execute("UPDATE fleet_attempt SET state='succeeded', ended_at=%s, timings=%s, nodes='[]', busy_s=0.001, cost_microusd=1 WHERE job_id=%s AND number=1 AND state='running'", [at, Jsonb({"busy_s": 0.001}), job_id])
+                    db.execute(
+                        "UPDATE fleet_attempt SET state='succeeded', ended_at=%s, timings=%s, nodes='[]', busy_s=0.001, cost_microusd=1 WHERE job_id=%s AND number=1 AND state='running'",
+                        [at, Jsonb({"busy_s": 0.001}), job_id],
+                    )
                     db.execute(
                         "INSERT INTO billing_usageentry (id, customer_id, plan_revision_id, job_id, meter, quantity, unit_price_microusd, amount_microusd, workflow_slug, version_number, outcome, failure_class, revision, period, occurred_at, recorded_at, booked_at) "
                         "VALUES (%s,%s,%s,%s,'job',%s,%s,10000,'w',1,'succeeded','',1,'2026-01',%s,%s,%s), (%s,%s,%s,%s,'gpu_second',%s,%s,1,'w',1,'succeeded','',1,'2026-01',%s,%s,%s)",
-                        [uuid4(), customer, plan, job_id, Decimal(1), Decimal(10000), at, at, at, uuid4(), customer, plan, job_id, Decimal("0.001"), Decimal(1000), at, at, at],
+                        [
+                            uuid4(),
+                            customer,
+                            plan,
+                            job_id,
+                            Decimal(1),
+                            Decimal(10000),
+                            at,
+                            at,
+                            at,
+                            uuid4(),
+                            customer,
+                            plan,
+                            job_id,
+                            Decimal("0.001"),
+                            Decimal(1000),
+                            at,
+                            at,
+                            at,
+                        ],
                     )
-                    db.execute("UPDATE billing_account SET settled_microusd=settled_microusd+10001, reserved_microusd=reserved_microusd-25000, active_jobs=active_jobs-1 WHERE customer_id=%s", [customer])
+                    db.execute(
+                        "UPDATE billing_account SET settled_microusd=settled_microusd+10001, reserved_microusd=reserved_microusd-25000, active_jobs=active_jobs-1 WHERE customer_id=%s",
+                        [customer],
+                    )
                     db.execute(
                         "UPDATE fleet_job SET status='succeeded', finished_at=%s, lease_until=NULL, node='', failure_class='', error=NULL, price_microusd=10001, billable_s=0.001, cost_microusd=1, progress=1, revision=revision+1 WHERE id=%s",
                         [at, job_id],
@@ -170,7 +195,9 @@ def drain_q2(jobs: int) -> tuple[int, float]:
     for _ in range(jobs):
         async_task("math.sqrt", 2.0)
     environment = {**os.environ, "PYTHONPATH": f"{ROOT}", "DJANGO_SETTINGS_MODULE": "bench.q2_settings"}
-    cluster_process = subprocess.Popen([sys.executable, str(ROOT / "manage.py"), "qcluster"], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    cluster_process = subprocess.Popen(
+        [sys.executable, str(ROOT / "manage.py"), "qcluster"], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     try:
         while OrmQ.objects.count() == jobs:
             time.sleep(0.02)

@@ -44,5 +44,7 @@ def cluster(*, durable: bool = True, database: str = "comfyplane") -> Iterator[s
         run("psql", "-h", "127.0.0.1", "-p", str(port), "-U", "app", "-d", "postgres", "-qc", f"CREATE DATABASE {database}")
         yield f"postgres://app@127.0.0.1:{port}/{database}"
     finally:
-        subprocess.run([*prefix, "pg_ctl", "-D", str(home / "data"), "-m", "immediate", "stop"], env=environment, cwd=home, stdout=subprocess.DEVNULL, check=False)
+        subprocess.run(
+            [*prefix, "pg_ctl", "-D", str(home / "data"), "-m", "immediate", "stop"], env=environment, cwd=home, stdout=subprocess.DEVNULL, check=False
+        )
         shutil.rmtree(home, ignore_errors=True)

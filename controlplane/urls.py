@@ -2,16 +2,19 @@
 
 from django.contrib import admin
 from django.urls import include, path
+from django.views.generic import RedirectView
 
 from controlplane.api import metrics
 from controlplane.kernel import probes
 
 urlpatterns = [
+    path("", RedirectView.as_view(url="/ops/")),
     path("v1/", include("controlplane.api.urls")),
     path("healthz", probes.healthz, name="healthz"),
     path("readyz", probes.readyz, name="readyz"),
     path("metrics", metrics.view, name="metrics"),
     path("worker/v1/", include("fleet.worker_urls")),
     path("admin/", admin.site.urls),
+    path("ops/api/", include("controlplane.console.scripting")),
     path("ops/", include("controlplane.console.urls")),
 ]

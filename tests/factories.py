@@ -75,7 +75,9 @@ def make_workflow(*, now: datetime, pool: Pool | None = None, slug: str = "", **
     return Workflow.objects.create(slug=name, name=name, pool_slug=(pool or make_pool(now=now)).slug, created_at=now, **fields)
 
 
-def make_version(workflow: Workflow, *, now: datetime, graph: dict[str, Any] | None = None, inputs: list[dict[str, Any]] | None = None, live: bool = True, **fields: Any) -> Version:
+def make_version(
+    workflow: Workflow, *, now: datetime, graph: dict[str, Any] | None = None, inputs: list[dict[str, Any]] | None = None, live: bool = True, **fields: Any
+) -> Version:
     """A version, in production unless `live` is false."""
     number = workflow.versions.count() + 1
     version = Version.objects.create(

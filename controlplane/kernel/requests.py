@@ -16,7 +16,7 @@ from controlplane.kernel.ids import uuid7
 
 log = logging.getLogger("comfyplane.request")
 _ACCEPTABLE_ID = re.compile(r"[A-Za-z0-9._-]{8,64}")
-_MACHINE_PATHS = ("/v1/", "/worker/", "/metrics", "/healthz", "/readyz")
+_MACHINE_PATHS = ("/v1/", "/worker/", "/ops/api/", "/metrics", "/healthz", "/readyz")
 
 
 class RequestLog:

@@ -33,7 +33,10 @@ class JobMachine(RuleBasedStateMachine):
         self.now = START
         self.pool = factories.make_pool(now=self.now)
         self.workflow = factories.make_runnable(now=self.now, pool=self.pool)
-        self.customers = [factories.make_customer(now=self.now), factories.make_customer(now=self.now, plan=factories.make_plan(now=self.now, max_active_jobs=3))]
+        self.customers = [
+            factories.make_customer(now=self.now),
+            factories.make_customer(now=self.now, plan=factories.make_plan(now=self.now, max_active_jobs=3)),
+        ]
         self.workers = [factories.make_worker(self.pool, now=self.now) for _ in range(3)]
         self.admitted: list[Any] = []
         self.ended: dict[Any, tuple[str, Any]] = {}
@@ -60,11 +63,20 @@ class JobMachine(RuleBasedStateMachine):
         assert (verdict.verdict != "lost") == holds
         assert Job.objects.get(id=job_id).progress >= (before.progress if holds else 0)
 
-    @rule(lease=leases, outcome=st.sampled_from(["succeeded", "failed:workflow", "failed:platform", "failed:capacity", "failed:customer_input", "canceled:"]), again=st.booleans())
+    @rule(
+        lease=leases,
+        outcome=st.sampled_from(["succeeded", "failed:workflow", "failed:platform", "failed:capacity", "failed:customer_input", "canceled:"]),
+        again=st.booleans(),
+    )
     def complete(self, lease: Any, outcome: str, again: bool) -> None:
         worker, job_id, attempt = lease
         status, _, failure_class = outcome.partition(":")
-        completion = queue.Completion(outcome=status, failure_class=failure_class, error={"code": "x", "message": "", "suggestion": ""} if failure_class else None, timings={"busy_s": 1.5})
+        completion = queue.Completion(
+            outcome=status,
+            failure_class=failure_class,
+            error={"code": "x", "message": "", "suggestion": ""} if failure_class else None,
+            timings={"busy_s": 1.5},
+        )
         before = Job.objects.get(id=job_id)
         holds = before.status == "running" and before.attempt == attempt and before.worker_id == worker.id
         for _ in range(2 if again else 1):
