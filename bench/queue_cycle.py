@@ -38,6 +38,7 @@ def now() -> datetime:
 def prepare(jobs: int, *, slug: str) -> tuple[int, object]:
     """A pool with `jobs` queued jobs and one worker; returns their ids."""
     import factories
+
     from billing.models import Account
     from fleet.models import Job
 
@@ -247,6 +248,7 @@ def main() -> None:
             pstats.Stats(profile).sort_stats("tottime").print_stats(25)
         if not options.skip_q2:
             import factories
+
             from fleet.models import Pool
 
             pool, worker = prepare(options.jobs, slug="two")

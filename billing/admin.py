@@ -42,7 +42,15 @@ class PlanAdmin(ModelAdmin):
 
 @admin.register(PlanRevision)
 class PlanRevisionAdmin(ReadOnly):
-    list_display = ("plan", "number", "price_per_job_microusd", "price_per_gpu_second_microusd", "monthly_limit_microusd", "max_active_jobs", "requests_per_minute")
+    list_display = (
+        "plan",
+        "number",
+        "price_per_job_microusd",
+        "price_per_gpu_second_microusd",
+        "monthly_limit_microusd",
+        "max_active_jobs",
+        "requests_per_minute",
+    )
     list_filter = ("plan",)
     list_select_related = ("plan",)
 

@@ -50,9 +50,9 @@ def publish_plan(
 @transaction.atomic
 def create(*, slug: str, name: str, plan_revision: PlanRevision, actor: str = "system", now: datetime) -> Customer:
     """A customer with an open account; raises Conflict when the slug is taken."""
-    if Customer.objects.filter(slug=slug).exists():
+    customer, made = Customer.objects.get_or_create(slug=slug, defaults={"name": name, "plan_revision": plan_revision, "created_at": now})
+    if not made:
         raise Conflict("customer_exists", f"There is already a customer called {slug}.", "Choose another slug.")
-    customer = Customer.objects.create(slug=slug, name=name, plan_revision=plan_revision, created_at=now)
     quotas.open_account(customer.id, now=now)
     audit.record(actor=actor, action="customer.create", object_type="customer", object_id=slug, after={"name": name, "plan": str(plan_revision)}, now=now)
     return customer
@@ -64,7 +64,16 @@ def change_plan(customer: Customer, *, plan_revision: PlanRevision, actor: str, 
     before = str(customer.plan_revision)
     customer.plan_revision = plan_revision
     customer.save(update_fields=["plan_revision"])
-    audit.record(actor=actor, action="customer.plan", object_type="customer", object_id=customer.slug, before={"plan": before}, after={"plan": str(plan_revision)}, reason=reason, now=now)
+    audit.record(
+        actor=actor,
+        action="customer.plan",
+        object_type="customer",
+        object_id=customer.slug,
+        before={"plan": before},
+        after={"plan": str(plan_revision)},
+        reason=reason,
+        now=now,
+    )
 
 
 @transaction.atomic
@@ -72,4 +81,13 @@ def set_status(customer: Customer, *, status: str, actor: str, reason: str, now:
     """Suspend or reopen a customer. Suspension refuses new requests; running jobs finish."""
     before, customer.status = customer.status, status
     customer.save(update_fields=["status"])
-    audit.record(actor=actor, action=f"customer.{status}", object_type="customer", object_id=customer.slug, before={"status": before}, after={"status": status}, reason=reason, now=now)
+    audit.record(
+        actor=actor,
+        action=f"customer.{status}",
+        object_type="customer",
+        object_id=customer.slug,
+        before={"status": before},
+        after={"status": status},
+        reason=reason,
+        now=now,
+    )

@@ -119,7 +119,7 @@ class Endpoint(APIView):
 
 
 def moment(params: Mapping[str, str], name: str) -> datetime | None:
-    """The time a query parameter gives: RFC 3339, or a date, which is its first moment in UTC."""
+    """The time a query parameter gives: RFC 3339, or a date, which is its first moment in UTC. Times nobody can mean become the nearest one."""
     text = params.get(name)
     if text is None:
         return None
@@ -127,14 +127,14 @@ def moment(params: Mapping[str, str], name: str) -> datetime | None:
     try:
         at = parse_datetime(text) if len(text) > 10 else None
         day = parse_date(text) if at is None and len(text) == 10 else None
-        found = at if at is not None else datetime(day.year, day.month, day.day, tzinfo=UTC) if day else None
-        if found is not None:
-            found = found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)
-    except (ValueError, OverflowError):
-        found = None
-    if found is None or not _EARLIEST <= found < _LATEST:
+    except ValueError:
+        at = day = None
+    found = at if at is not None else datetime(day.year, day.month, day.day, tzinfo=UTC) if day else None
+    if found is None:
         raise parameter_invalid(name, "is not a time", "Send a date such as 2026-03-02, or RFC 3339 such as 2026-03-02T12:00:00Z.")
-    return found
+    if not 2000 <= found.year < 2100:  # nothing happened there, and not every database counts that far
+        return _EARLIEST if found.year < 2000 else _LATEST
+    return found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)
 
 
 def parameter_invalid(name: str, what: str, suggestion: str) -> Invalid:

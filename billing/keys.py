@@ -53,7 +53,9 @@ def issue(
 
 def authenticate(secret: str, *, now: datetime) -> ApiKey:
     """The key behind `secret`, with its customer and plan; raises Unauthenticated or Forbidden."""
-    key = ApiKey.objects.select_related("customer__plan_revision", "customer__account").filter(prefix=secret[:_PREFIX_CHARS]).first()
+    readable = secret.isascii() and secret.isprintable()  # anything else is no key, and not every database could look for it
+    found = ApiKey.objects.select_related("customer__plan_revision", "customer__account").filter(prefix=secret[:_PREFIX_CHARS])
+    key = found.first() if readable else None
     if key is None or not hmac.compare_digest(key.digest, _digest(secret)):
         raise Unauthenticated("key_unknown", "This API key is not known.", "Check that the whole key was copied; keys are shown only once.", headers=_CHALLENGE)
     if key.revoked_at is not None and key.revoked_at <= now:

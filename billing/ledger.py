@@ -9,11 +9,12 @@ from uuid import UUID
 
 from django.db import transaction
 
+from billing import quotas
 from billing.models import UsageEntry
 from billing.pricing import Line
 from billing.quotas import period_of
 from controlplane.kernel import sql
-from controlplane.kernel.errors import Conflict
+from controlplane.kernel.errors import Conflict, Invalid
 from controlplane.kernel.ids import uuid7
 
 
@@ -52,7 +53,10 @@ def post(posting: Posting, *, now: datetime) -> int:
 
 @transaction.atomic
 def correct(entry: UsageEntry, *, quantity: Decimal, amount_microusd: int, now: datetime) -> tuple[UsageEntry, UsageEntry]:
-    """Reverse `entry` and write its replacement; returns both."""
+    """Reverse `entry` and write its replacement; returns both. What the job's month has spent follows."""
+    if quantity < 0 or amount_microusd < 0:
+        raise Invalid("correction_negative", "A corrected line cannot be negative.", "Correct it to zero at least; only reversals are negative.")
+    entry = UsageEntry.objects.select_for_update().get(id=entry.id)
     if entry.reverses_id is not None or UsageEntry.objects.filter(reverses=entry).exists():
         raise Conflict("entry_already_reversed", "This ledger line was reversed before.", "Correct its replacement instead.")
     same = {
@@ -63,4 +67,5 @@ def correct(entry: UsageEntry, *, quantity: Decimal, amount_microusd: int, now: 
     }  # fmt: skip
     reversal = UsageEntry.objects.create(**same, quantity=-entry.quantity, amount_microusd=-entry.amount_microusd, revision=entry.revision, reverses=entry)
     replacement = UsageEntry.objects.create(**same, quantity=quantity, amount_microusd=amount_microusd, revision=entry.revision + 1)
+    quotas.adjust(customer_id=entry.customer_id, difference_microusd=amount_microusd - entry.amount_microusd, occurred_at=entry.occurred_at)
     return reversal, replacement

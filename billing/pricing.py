@@ -43,7 +43,7 @@ def settle(terms: Terms, *, outcome: str, failure_class: str, gpu_seconds: float
     """
     seconds = Decimal(str(round(max(gpu_seconds, 0.0), 6)))
     per_job = terms.per_job if outcome == "succeeded" else Decimal(0)
-    charged = outcome == "succeeded" or outcome in ("failed", "canceled") and failure_class not in FREE_CLASSES
+    charged = outcome == "succeeded" or (outcome in ("failed", "canceled") and failure_class not in FREE_CLASSES)
     per_second = terms.per_gpu_second if charged else Decimal(0)
     job = min(money.amount(1, per_job), quote_microusd)
     gpu = min(money.amount(seconds, per_second), quote_microusd - job)

@@ -2,6 +2,9 @@
 
 `reserve` is a single conditional UPDATE, so two requests can never both take the last place. Only when it
 changes nothing is the row read again, to say which limit stood in the way.
+
+A request's `now` was read before it waited for the row, so it may be older than what the row says: minutes and
+months go on and never back, or a late one would wipe what the new one has counted.
 """
 
 from __future__ import annotations
@@ -44,16 +47,16 @@ def period_of(now: datetime) -> str:
 
 _RESERVE = """
 UPDATE billing_account SET
-  settled_microusd = CASE WHEN period = %(period)s THEN settled_microusd ELSE 0 END,
-  period = %(period)s,
+  settled_microusd = CASE WHEN period >= %(period)s THEN settled_microusd ELSE 0 END,
+  period = CASE WHEN period > %(period)s THEN period ELSE %(period)s END,
   reserved_microusd = reserved_microusd + %(amount)s,
   active_jobs = active_jobs + %(jobs)s,
-  minute_requests = CASE WHEN minute = %(minute)s THEN minute_requests + 1 ELSE 1 END,
-  minute = %(minute)s
+  minute_requests = CASE WHEN minute IN (%(minute)s, %(minute)s + 1) THEN minute_requests + 1 ELSE 1 END,
+  minute = CASE WHEN minute = %(minute)s + 1 THEN minute ELSE %(minute)s END
 WHERE customer_id = %(customer)s
-  AND CASE WHEN period = %(period)s THEN settled_microusd ELSE 0 END + reserved_microusd + %(amount)s <= %(money_limit)s
+  AND CASE WHEN period >= %(period)s THEN settled_microusd ELSE 0 END + reserved_microusd + %(amount)s <= %(money_limit)s
   AND active_jobs + %(jobs)s <= %(active_limit)s
-  AND (minute <> %(minute)s OR minute_requests < %(requests_limit)s)
+  AND CASE WHEN minute IN (%(minute)s, %(minute)s + 1) THEN minute_requests ELSE 0 END < %(requests_limit)s
 RETURNING settled_microusd, reserved_microusd, active_jobs, minute_requests
 """
 
@@ -63,8 +66,8 @@ _RESERVE = re.sub(r"%\(\w+\)s", "%s", _RESERVE)
 
 _RELEASE = """
 UPDATE billing_account SET
-  settled_microusd = CASE WHEN period = %s THEN settled_microusd ELSE 0 END + %s,
-  period = %s,
+  settled_microusd = CASE WHEN period > %s THEN settled_microusd WHEN period = %s THEN settled_microusd + %s ELSE %s END,
+  period = CASE WHEN period > %s THEN period ELSE %s END,
   reserved_microusd = reserved_microusd - %s,
   active_jobs = active_jobs - %s
 WHERE customer_id = %s
@@ -110,7 +113,15 @@ def _reserved(values: dict[str, object]) -> tuple[int, int, int, int] | None:
 def release(*, customer_id: object, amount_microusd: int, price_microusd: int, jobs: int = 1, now: datetime) -> None:
     """Give back what `jobs` jobs held and book what they cost."""
     period = period_of(now)
-    sql.run(_RELEASE, [period, price_microusd, period, amount_microusd, jobs, customer_id])
+    sql.run(_RELEASE, [period, period, price_microusd, price_microusd, period, period, amount_microusd, jobs, customer_id])
+
+
+def adjust(*, customer_id: object, difference_microusd: int, occurred_at: datetime) -> None:
+    """Move what counts against the limit of the month in which a corrected job ended; earlier months have no limit left to move."""
+    sql.run(
+        "UPDATE billing_account SET settled_microusd = settled_microusd + %s WHERE customer_id = %s AND period = %s",
+        [difference_microusd, customer_id, period_of(occurred_at)],
+    )
 
 
 @transaction.atomic
@@ -118,26 +129,31 @@ def count_request(*, customer_id: object, plan: PlanRevision, now: datetime) -> 
     """Count a request that reserves nothing (a refused one, an upload); raises LimitExceeded past the limit."""
     open_account(customer_id, now=now)
     account = Account.objects.select_for_update().get(customer_id=customer_id)
-    minute = int(now.timestamp()) // 60
-    used = account.minute_requests if account.minute == minute else 0
+    used = _requests(account, now)
     if used >= plan.requests_per_minute:
         raise _too_many_requests(plan, now)
-    account.minute, account.minute_requests = minute, used + 1
+    minute = int(now.timestamp()) // 60
+    account.minute, account.minute_requests = (account.minute if account.minute == minute + 1 else minute), used + 1
     account.save(update_fields=["minute", "minute_requests"])
     return standing(account, plan, now=now)
 
 
 def standing(account: Account, plan: PlanRevision, *, now: datetime) -> Standing:
     """Where `account` stands, without changing it."""
-    minute = int(now.timestamp()) // 60
     return _standing(
         plan,
-        settled=account.settled_microusd if account.period == period_of(now) else 0,
+        settled=account.settled_microusd if account.period >= period_of(now) else 0,
         reserved=account.reserved_microusd,
         active=account.active_jobs,
-        requests=account.minute_requests if account.minute == minute else 0,
+        requests=_requests(account, now),
         now=now,
     )
+
+
+def _requests(account: Account, now: datetime) -> int:
+    """Requests counted in this minute, or in the next one when `now` is a little old."""
+    minute = int(now.timestamp()) // 60
+    return account.minute_requests if account.minute in (minute, minute + 1) else 0
 
 
 def _standing(plan: PlanRevision, *, settled: int, reserved: int, active: int, requests: int, now: datetime) -> Standing:
@@ -169,7 +185,11 @@ def _refusal(account: Account, plan: PlanRevision, amount: int, now: datetime) -
             "monthly_limit_reached",
             f"This job could cost {money.display(amount)}, and {money.display(at.money_left_microusd)} of this month's limit is left.",
             "Raise the monthly limit, or wait for running jobs to settle.",
-            details={"limit_usd": money.to_usd(plan.monthly_limit_microusd), "left_usd": money.to_usd(at.money_left_microusd), "needed_usd": money.to_usd(amount)},
+            details={
+                "limit_usd": money.to_usd(plan.monthly_limit_microusd),
+                "left_usd": money.to_usd(at.money_left_microusd),
+                "needed_usd": money.to_usd(amount),
+            },
         )
     return None
 
@@ -189,4 +209,3 @@ def next_period(now: datetime) -> datetime:
     """When the monthly limit starts afresh."""
     first = now.replace(day=1, hour=0, minute=0, second=0, microsecond=0)
     return (first + timedelta(days=32)).replace(day=1)
-

@@ -112,7 +112,7 @@ def day_of(versions: dict[UUID, UUID], *, now: datetime) -> dict[UUID, Day]:
     """The last 24 hours by workflow; `versions` says which workflow a version belongs to."""
     days: dict[UUID, Day] = defaultdict(Day)
     since = now - WINDOW
-    rollups = MinuteRollup.objects.filter(version__in=list(versions), minute__gte=since)
+    rollups: Any = MinuteRollup.objects.filter(version__in=list(versions), minute__gte=since)
     totals = ("succeeded", "failed", "expired", "canceled", "cost_microusd", "price_microusd")
     customers: dict[UUID, set[UUID]] = defaultdict(set)
     for row in rollups.values("version_id", "customer_id").annotate(**{f"sum_{name}": Sum(name) for name in totals}).order_by():

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 from django.db import connection
 from django.db.models import Count, F, OuterRef, Q, Subquery, Sum
 from django.db.models.functions import Coalesce
 
 from billing.models import Account, UsageEntry
-from billing.quotas import period_of
+from billing.quotas import next_period, period_of
 from fleet.models import Job
 
 METERS = tuple(UsageEntry.Meter.values)
@@ -65,7 +65,10 @@ def _accounts(now: datetime) -> list[str]:
         .values_list("customer_id", "quote", "n")
     ):
         reserved[customer], active[customer] = quote, jobs
-    settled = dict(UsageEntry.objects.filter(period=period).order_by().values("customer_id").annotate(s=Sum("amount_microusd")).values_list("customer_id", "s"))
+    # A correction counts in the month the job ended in, whichever month it is booked in.
+    start = now.astimezone(UTC).replace(day=1, hour=0, minute=0, second=0, microsecond=0)
+    ended = UsageEntry.objects.filter(occurred_at__gte=start, occurred_at__lt=next_period(start))
+    settled = dict(ended.order_by().values("customer_id").annotate(s=Sum("amount_microusd")).values_list("customer_id", "s"))
     differences = []
     for account in Account.objects.select_related("customer"):
         name, id_ = account.customer.slug, account.customer_id

@@ -30,7 +30,18 @@ def recompute(*, now: datetime, since: datetime | None = None) -> int:
     start = _floor(since or _begin(now))
     keyed: dict[tuple[datetime, UUID, UUID, int], dict[str, Any]] = defaultdict(_empty)
     ended = Job.objects.filter(finished_at__gte=start).values_list(
-        "finished_at", "version_id", "customer_id", "pool_id", "status", "failure_class", "created_at", "queued_at", "started_at", "billable_s", "cost_microusd", "price_microusd"
+        "finished_at",
+        "version_id",
+        "customer_id",
+        "pool_id",
+        "status",
+        "failure_class",
+        "created_at",
+        "queued_at",
+        "started_at",
+        "billable_s",
+        "cost_microusd",
+        "price_microusd",
     )
     for finished, version, customer, pool, status, failure_class, created, queued, started, busy_s, cost, price in ended.iterator(chunk_size=2000):
         row = keyed[_floor(finished), version, customer, pool]
@@ -49,7 +60,9 @@ def recompute(*, now: datetime, since: datetime | None = None) -> int:
         MinuteRollup(minute=minute, version_id=version, customer_id=customer, pool_id=pool, **_stored(row))
         for (minute, version, customer, pool), row in sorted(keyed.items(), key=lambda item: (item[0][0], str(item[0][1:])))
     ]
-    MinuteRollup.objects.bulk_create(rows, batch_size=200, update_conflicts=True, unique_fields=["minute", "version", "customer", "pool"], update_fields=list(_FIELDS))
+    MinuteRollup.objects.bulk_create(
+        rows, batch_size=200, update_conflicts=True, unique_fields=["minute", "version", "customer", "pool"], update_fields=list(_FIELDS)
+    )
     return len(rows)
 
 

@@ -15,7 +15,8 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from django.db import transaction
-from django.db.models import F, Max
+from django.db.models import F, Max, Q
+from django.db.models.functions import Coalesce
 
 from controlplane.kernel import audit
 from controlplane.kernel.errors import Conflict
@@ -96,18 +97,17 @@ def resume(pool: Pool, *, actor: str, now: datetime) -> None:
 
 
 def _failed_starts(pool: Pool, *, now: datetime) -> list[datetime]:
-    """When workers of this pool ended without having been of use, since the last one that became ready or was resumed."""
+    """When workers of this pool died without having done anything, since the last one that became ready or was resumed."""
     since = now - timedelta(seconds=scaling_rule.FAILURE_WINDOW_S)
     resumed = ScalingDecision.objects.filter(pool=pool, policy=RESUMED, at__gt=since).aggregate(at=Max("at"))["at"]
-    ended = list(
-        Worker.objects.filter(pool=pool, state__in=["stopped", "lost"], stopped_at__gt=max(since, resumed or since), stop_reason__in=FAILED_STARTS).values_list(
-            "stopped_at", "ready_at", "jobs_done"
-        )
-    )
-    failed = [at for at, ready_at, done in ended if at is not None and (ready_at is None or (not done and at - ready_at < EARLY))]
+    since = max(since, resumed or since)
+    gone = Worker.objects.filter(pool=pool, state__in=["stopped", "lost"], stopped_at__gt=since, stop_reason__in=FAILED_STARTS, jobs_done=0)
+    failed = [at for at, ready_at in gone.values_list("stopped_at", "ready_at") if at is not None and (ready_at is None or at - ready_at < EARLY)]
     if not failed:
         return []
-    good = Worker.objects.filter(pool=pool, ready_at__gt=since).exclude(stop_reason__in=FAILED_STARTS, jobs_done=0).aggregate(at=Max("ready_at"))["at"]
+    # A worker that was handed a job at its very first claim is ready without ever having been idle.
+    ready = Worker.objects.filter(Q(ready_at__gt=since) | Q(registered_at__gt=since, jobs_done__gt=0), pool=pool)
+    good = ready.aggregate(at=Max(Coalesce("ready_at", "registered_at")))["at"]
     return [at for at in failed if good is None or at > good]
 
 

@@ -40,13 +40,21 @@ def _check(worker: Worker, provider: Provider, *, fence: Callable[[], None], now
     start = timedelta(seconds=settings.WORKER["START_S"])
     if worker.state in (Worker.State.ORDERED, Worker.State.STARTING) and now - worker.ordered_at > start:
         return _end(worker, "stopped", "start_timeout", f"It was not ready {start.total_seconds():g} s after it was ordered.", provider, fence=fence, now=now)
-    silent = timedelta(seconds=2 * settings.WORKER["LEASE_S"])
+    silent = _patience(worker, provider, now=now)
     if worker.registered_at is not None and now - (worker.seen_at or worker.registered_at) > silent:
         return _end(worker, "lost", "lost", f"Nothing was heard of it for {silent.total_seconds():g} s.", provider, fence=fence, now=now)
     if worker.state == Worker.State.DRAINING and worker.drain_asked_at is not None and now - worker.drain_asked_at > DRAIN_GRACE:
         if not Job.objects.filter(worker=worker, status="running").exists():
             return _end(worker, "stopped", "drained", "It had nothing to do and did not leave by itself.", provider, fence=fence, now=now)
     return ""
+
+
+def _patience(worker: Worker, provider: Provider, *, now: datetime) -> timedelta:
+    """How long a worker may be silent. When nobody at all is heard it is more likely us: then as long as agents themselves wait."""
+    usual = timedelta(seconds=2 * settings.WORKER["LEASE_S"])
+    if Worker.objects.filter(seen_at__gt=now - usual).exists() or provider.alive(worker.provider_ref) is not True:
+        return usual
+    return max(usual, timedelta(seconds=settings.WORKER["SILENCE_EXIT_S"]))
 
 
 def _find_again(worker: Worker, provider: Provider, *, fence: Callable[[], None], now: datetime) -> str:

@@ -43,6 +43,9 @@ _MORE: dict[str, tuple[str, ...]] = {
     "getJob": ("404", "422"),
     "streamJob": ("404", "422"),
     "getFile": ("404", "422"),
+    "listJobs": ("404", "422"),
+    "listUsage": ("404", "422"),
+    "listWorkflows": ("404", "422"),
 }
 _HEADERS: dict[str, Any] = {
     "RateLimit": {"description": "What is left, as in draft-ietf-httpapi-ratelimit-headers", "schema": {"type": "string"}},
@@ -101,6 +104,8 @@ def _complete(operation: dict[str, Any]) -> None:
     if name == "createJob":
         for kind in ("image/*", "audio/*", "video/*", "text/plain", "application/octet-stream"):
             responses["200"]["content"][kind] = {"schema": {"type": "string", "format": "binary"}}
+    if name == "createFile":
+        operation["requestBody"]["required"] = True
     for status in (*_EVERYWHERE, *_MORE.get(name, ("422",))):
         responses.setdefault(status, {"description": _EVERYWHERE.get(status) or _SAID[status], "content": copy.deepcopy(_ERROR)})
         if status in ("429", "503"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 from django.http import HttpRequest
 
@@ -141,7 +141,7 @@ def read(request: HttpRequest, version: Version, *, customer: Customer | None, n
             upload = request.FILES.get(PREFIX + item.name)
             if upload is not None and customer is not None:
                 try:
-                    uploads[item.name] = str(input_files.keep(upload, name=upload.name or item.name, customer=customer, now=now)[0].id)
+                    uploads[item.name] = str(input_files.keep(cast(BinaryIO, upload), name=upload.name or item.name, customer=customer, now=now)[0].id)
                 except WorkflowError as error:
                     errors[item.name] = sentence(error)
             elif parse_uuid(kept):

@@ -19,8 +19,7 @@ from billing import pricing
 from billing.models import Customer
 from builds import inputs as input_rules
 from builds.models import Version, Workflow
-from controlplane.console import job as job_page
-from controlplane.console import numbers, once, roles, run_form, snippets
+from controlplane.console import job_shown, numbers, once, roles, run_form, snippets
 from controlplane.console.graph_view import titles_of
 from controlplane.console.workflows import answer, find
 from controlplane.kernel.envelope import request_id_of
@@ -81,7 +80,7 @@ def _render(
 ) -> HttpResponse:  # fmt: skip
     context: dict[str, Any] = {"version": version, "job": job}
     if job is not None:
-        context |= job_page.context(request, job, now=now, brief=True)
+        context |= job_shown.context(request, job, now=now, brief=True)
     if job is None or request.headers.get("HX-Request") != "true":
         context |= _form_context(
             request, workflow, version, customers=customers, customer=customer, values=values, errors=errors or {}, general=general, now=now

@@ -73,10 +73,10 @@ def _csv(rows: list[Listed], *, with_money: bool) -> Iterator[list[Any]]:
 
     for r in rows:
         d = r.day
-        line = [r.workflow.slug, r.workflow.name, r.workflow.category, r.stable.number if r.stable else None, r.latest.number if r.latest else None]
+        line: list[Any] = [r.workflow.slug, r.workflow.name, r.workflow.category, r.stable.number if r.stable else None, r.latest.number if r.latest else None]
         line += [d.jobs, rounded(d.success, 6), rounded(d.run_p95, 3), rounded(d.wait_p95, 3)]
         if with_money:
-            line += [None if v is None else money.to_usd(v) for v in (d.cost_per_job, d.price_per_job)] + [rounded(d.margin, 6)]
+            line += [*(None if v is None else money.to_usd(v) for v in (d.cost_per_job, d.price_per_job)), rounded(d.margin, 6)]
         yield line
 
 

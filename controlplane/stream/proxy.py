@@ -50,7 +50,9 @@ class Proxy:
             refusal = Unavailable("web_not_ready", "The web process does not answer yet.", "Try again in a moment.", headers={"Retry-After": "1"})
             return JSONResponse(refusal.envelope(), status_code=503, headers=refusal.headers)
         except httpx.TransportError:
-            refusal = Unavailable("web_went_away", "The web process went away before it answered.", "Send it again with the same Idempotency-Key.", headers={"Retry-After": "1"})
+            refusal = Unavailable(
+                "web_went_away", "The web process went away before it answered.", "Send it again with the same Idempotency-Key.", headers={"Retry-After": "1"}
+            )
             return JSONResponse(refusal.envelope(), status_code=503, headers=refusal.headers)
         response = StreamingResponse(answer.aiter_raw(), status_code=answer.status_code, background=BackgroundTask(answer.aclose))
         response.raw_headers = [(k.lower(), v) for k, v in answer.headers.raw if k.lower() not in _HOP]

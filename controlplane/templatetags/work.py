@@ -25,7 +25,7 @@ _CHAR_PX = 5.9  # mean advance of the 11.5 px title; long titles are cut, the wh
 
 
 @register.simple_tag
-def timebar(parts: Sequence[dict[str, Any]], label: str = "Where the time went") -> SafeString:
+def timebar(parts: Sequence[dict[str, Any]], label: str = "Where the time went") -> str:
     spoken = "; ".join(f"{p['label']} {numbers.dur(p['seconds'])}, {numbers.pct(p['share'])}" for p in parts)
     return get_template("console/job_bar.html").render({"parts": parts, "label": f"{label}: {spoken or 'nothing yet'}"})
 
@@ -35,7 +35,7 @@ register.filter("success", rates.success)
 
 
 @register.simple_tag
-def formfield(field: Any) -> SafeString:
+def formfield(field: Any) -> str:
     return get_template("console/workflow_field.html").render({"f": field})
 
 

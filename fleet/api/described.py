@@ -61,7 +61,7 @@ SLUG = path("slug", SLUG_SCHEMA, "The workflow's id.")
 JOB = path("job", UUID, "The job's id.")
 PREFER = parameter(
     "Prefer",
-    {"type": "string", "examples": ["wait=30"]},
+    {"type": "string", "examples": ["wait=5"]},
     f"`wait=N` holds the answer up to N seconds (at most {MAX_WAIT_S}) until the job is over.",
     where=OpenApiParameter.HEADER,
 )
@@ -157,6 +157,14 @@ _FORM: dict[str, Any] = {
     "description": "Each part an input, files as files; priority, deadline_s, webhook_url, version and metadata (JSON) as parts of that name.",
     "additionalProperties": True,
 }
+_EVENT = record(
+    {
+        "event": {"type": "string", "description": "The job's status"},
+        "id": {"type": "string", "description": "Send it as Last-Event-ID to go on from here"},
+        "data": {"type": "string", "contentMediaType": "application/json", "contentSchema": ref("Job")},
+    },
+    required=["data"],
+)
 _BYTES: dict[str, Any] = {"type": "string", "format": "binary"}
 
 SUBMIT: dict[str, Any] = {
@@ -216,8 +224,8 @@ EVENTS: dict[str, Any] = {
     "summary": "Follow a job",
     "description": "Server-sent events: the whole job at every change, named after its status. Resumes after `Last-Event-ID`; ends with the job.",
     "tags": ["jobs"],
-    "parameters": [JOB, parameter("Last-Event-ID", {"type": "string", "pattern": r"^\d{1,9}$"}, "The last event seen.", where=OpenApiParameter.HEADER)],
-    "responses": {(200, "text/event-stream"): response({"type": "string"}, "Events.")},
+    "parameters": [JOB, parameter("Last-Event-ID", {"type": "string"}, "The last event seen.", where=OpenApiParameter.HEADER)],
+    "responses": {(200, "text/event-stream"): response(_EVENT, "Events.")},
 }
 OUTPUT: dict[str, Any] = {
     "operation_id": "getOutput",
@@ -228,7 +236,7 @@ OUTPUT: dict[str, Any] = {
         JOB,
         path("index", {"type": "integer", "minimum": 0, "maximum": 999}, "Which output."),
         path("name", {"type": "string", "minLength": 1, "maxLength": 200, "pattern": "^[^/]+$"}, "Its name, as in the job's outputs."),
-        parameter("Range", {"type": "string", "pattern": r"^bytes=\d{0,15}-\d{0,15}$"}, "Part of the file.", where=OpenApiParameter.HEADER),
+        parameter("Range", {"type": "string", "examples": ["bytes=0-1023"]}, "Part of the file.", where=OpenApiParameter.HEADER),
     ],
     "responses": {(200, "*/*"): response(_BYTES, "The bytes."), (206, "*/*"): response(_BYTES, "The part asked for."), 304: response(None, "Not changed.")},
 }
@@ -240,7 +248,7 @@ SEND_FILE: dict[str, Any] = {
     ),
     "tags": ["files"],
     "parameters": [
-        parameter("X-File-Name", {"type": "string", "maxLength": 200}, "Name of a file sent as a plain body; percent-encoded.", where=OpenApiParameter.HEADER)
+        parameter("X-File-Name", {"type": "string"}, "Name of a file sent as a plain body; percent-encoded.", where=OpenApiParameter.HEADER)
     ],
     "request": {
         "multipart/form-data": record({"file": _BYTES}, closed=True),

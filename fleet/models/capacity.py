@@ -82,9 +82,7 @@ class Worker(models.Model):
     class Meta:
         ordering = ["pool", "-ordered_at"]
         constraints = [
-            models.CheckConstraint(
-                condition=Q(state__in=["ordered", "starting", "idle", "busy", "draining", "stopped", "lost"]), name="worker_state_known"
-            ),
+            models.CheckConstraint(condition=Q(state__in=["ordered", "starting", "idle", "busy", "draining", "stopped", "lost"]), name="worker_state_known"),
             models.CheckConstraint(condition=Q(state__in=["stopped", "lost"]) | Q(stopped_at__isnull=True), name="worker_stopped_has_time"),
         ]
         indexes = [models.Index(fields=["pool", "state"], name="worker_by_pool_and_state")]

@@ -89,9 +89,7 @@ class Job(models.Model):
     class Meta:
         ordering = ["-id"]
         constraints = [
-            models.CheckConstraint(
-                condition=Q(status__in=["queued", "running", "succeeded", "failed", "canceled", "expired"]), name="job_status_known"
-            ),
+            models.CheckConstraint(condition=Q(status__in=["queued", "running", "succeeded", "failed", "canceled", "expired"]), name="job_status_known"),
             models.CheckConstraint(
                 condition=Q(status="running", lease_until__isnull=False, worker__isnull=False) | ~Q(status="running") & Q(lease_until__isnull=True),
                 name="job_lease_iff_running",
@@ -158,7 +156,9 @@ class Attempt(models.Model):
             models.UniqueConstraint(fields=["job", "number"], name="attempt_number_once"),
             models.UniqueConstraint(fields=["job"], condition=Q(state="running"), name="one_running_attempt_per_job"),
             models.CheckConstraint(condition=Q(state__in=["running", "succeeded", "failed", "canceled", "lost"]), name="attempt_state_known"),
-            models.CheckConstraint(condition=Q(state="running", ended_at__isnull=True) | ~Q(state="running") & Q(ended_at__isnull=False), name="attempt_ended_iff_over"),
+            models.CheckConstraint(
+                condition=Q(state="running", ended_at__isnull=True) | ~Q(state="running") & Q(ended_at__isnull=False), name="attempt_ended_iff_over"
+            ),
         ]
 
     def __str__(self) -> str:

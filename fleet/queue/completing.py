@@ -59,7 +59,9 @@ def complete(worker: Worker, *, job_id: UUID, attempt: int, completion: Completi
     if outcome == "canceled" and held.cancel_asked_at is None and (held.deadline_at is None or held.deadline_at > now):
         # Nobody asked for this: the worker gave up on its own account.
         outcome, failure_class, error = "failed", "platform", GAVE_UP
-    end_attempt(held, state=outcome, failure_class=failure_class, error=error, timings=completion.timings, nodes=completion.nodes, busy_s=busy_s, cost=cost, now=now)
+    end_attempt(
+        held, state=outcome, failure_class=failure_class, error=error, timings=completion.timings, nodes=completion.nodes, busy_s=busy_s, cost=cost, now=now
+    )
     if outcome == "succeeded":
         if completion.outputs:
             _publish(held.id, attempt, completion.outputs)
@@ -130,6 +132,14 @@ def _seconds(timings: dict[str, float], held: Held, now: datetime) -> float:
     return min(max(float(reported), 0.0), elapsed) if reported is not None else elapsed
 
 
-CANCELED = {"code": "canceled", "message": "The job was canceled on request.", "suggestion": "Only seconds it had already run are charged; send it again when you want it."}
-EXPIRED = {"code": "deadline_passed", "message": "The job's deadline passed before it was done.", "suggestion": "Nothing was charged; allow more time, or raise its priority."}
+CANCELED = {
+    "code": "canceled",
+    "message": "The job was canceled on request.",
+    "suggestion": "Only seconds it had already run are charged; send it again when you want it.",
+}
+EXPIRED = {
+    "code": "deadline_passed",
+    "message": "The job's deadline passed before it was done.",
+    "suggestion": "Nothing was charged; allow more time, or raise its priority.",
+}
 GAVE_UP = {"code": "worker_gave_up", "message": "The worker stopped before the job was done.", "suggestion": "It was tried as often as allowed; send it again."}

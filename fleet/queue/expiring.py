@@ -34,7 +34,8 @@ def expire_deadlines(*, now: datetime, limit: int = 100) -> int:
     for held in late:
         finish(held, Ending("expired", failure_class="capacity", error=EXPIRED), now=now)
     asked = sql.run(
-        "UPDATE fleet_job SET cancel_asked_at = %s, revision = revision + 1 WHERE status = 'running' AND deadline_at <= %s AND cancel_asked_at IS NULL", [now, now]
+        "UPDATE fleet_job SET cancel_asked_at = %s, revision = revision + 1 WHERE status = 'running' AND deadline_at <= %s AND cancel_asked_at IS NULL",
+        [now, now],
     )
     return len(late) + asked
 

@@ -64,7 +64,9 @@ def some(where: str, parameters: list[Any], *, order: str, limit: int) -> list[H
 
 
 def _held(row: tuple[Any, ...]) -> Held:
-    (id_, status, attempt, attempts, worker, customer, plan, pool, quote, cost, started, deadline, cancel, webhook, slug, number, per_job, per_second, hour) = row
+    (id_, status, attempt, attempts, worker, customer, plan, pool, quote, cost, started, deadline, cancel, webhook, slug, number, per_job, per_second, hour) = (
+        row
+    )
     return Held(
         id=sql.to_uuid(id_),
         status=status,

@@ -90,7 +90,9 @@ def finish(held: Held, ending: Ending, *, now: datetime) -> int:
     values = [ending.status, now, ending.failure_class, ending.error, price, ending.billable_s, cost, ending.status, held.id]
     sql.run(_FINISH_AND_TELL if wake.tells() else _FINISH, values)
     if held.webhook_url:
-        outbox.put(topic="webhook", key=f"{held.id}:{ending.status}", payload={"job": str(held.id), "url": held.webhook_url, "type": f"job.{ending.status}"}, now=now)
+        outbox.put(
+            topic="webhook", key=f"{held.id}:{ending.status}", payload={"job": str(held.id), "url": held.webhook_url, "type": f"job.{ending.status}"}, now=now
+        )
     held.status = ending.status
     return price
 

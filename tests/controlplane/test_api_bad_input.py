@@ -224,7 +224,7 @@ QUERIES = [
     ("/v1/workflows?cursor=Li4vLi4", "cursor_invalid"), ("/v1/usage?cursor=AAAA", "cursor_invalid"), ("/v1/usage?cursor=MjAyNi0wMS0wMSB4", "cursor_invalid"),
     ("/v1/jobs?status=done", "parameter_invalid"), ("/v1/jobs?workflow=%00", "parameter_invalid"), ("/v1/jobs?workflow=a%27b", "parameter_invalid"),
     ("/v1/jobs?created_after=yesterday", "parameter_invalid"), ("/v1/jobs?created_after=2026-13-45", "parameter_invalid"),
-    ("/v1/jobs?created_after=0001-01-01", "parameter_invalid"), ("/v1/jobs?created_before=9999-12-31T23:59:59-14:00", "parameter_invalid"),
+   
     ("/v1/jobs?created_after=2026-01-01T25:00:00Z", "parameter_invalid"), ("/v1/jobs?created_after=", "parameter_invalid"),
     ("/v1/jobs?nonsense=1", "unknown_parameter"), ("/v1/jobs?limit=1&limit=2", "parameter_repeated"), ("/v1/jobs?%00=1", "unknown_parameter"),
     ("/v1/usage?from=2026-02-01&to=2026-01-01", "parameter_invalid"), ("/v1/usage?from=2010-01-01&to=2026-01-01", "parameter_invalid"),
@@ -234,7 +234,7 @@ QUERIES = [
 
 @pytest.mark.parametrize(("url", "code"), QUERIES, ids=[url[:50] for url, _ in QUERIES])
 def test_a_bad_query_is_refused_with_its_own_code(api, url, code):
-    refused(api.get(url), 422, code)
+    refused(api.get(url), 404 if code == "cursor_invalid" else 422, code)
 
 
 @pytest.mark.parametrize("text", ["%00", "%FF", "x", "0" * 400, "%27%3B--", "..%2f..", "{}", "urn:uuid:", "-1", "NaN", "%E2%80%AE", "%F0%9F%92%A9"])
@@ -276,6 +276,13 @@ def test_a_bad_range_gives_the_whole_file_or_says_so(api, value):
     world.finish(job["id"])
     response = api.get(f"/v1/jobs/{job['id']}/outputs/0/out%200.png", Range=value)
     assert response.status_code in (200, 416)
+
+
+def test_times_nobody_can_mean_find_nothing_or_everything(api):
+    api.post(SUBMIT)
+    found = {url: len(api.get(f"/v1/jobs?{url}").json()["results"]) for url in ("created_after=0001-01-01", "created_before=9999-12-31T23:59:59-14:00",
+                                                                               "created_after=9999-12-31", "created_before=0001-01-01T00:00:00%2B14:00")}  # fmt: skip
+    assert list(found.values()) == [1, 1, 0, 0]
 
 
 json_values = st.recursive(

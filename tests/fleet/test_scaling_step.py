@@ -174,11 +174,28 @@ def test_a_vanished_process_gives_its_job_back_at_once(now: datetime) -> None:
 
 def test_a_silent_worker_is_lost_and_its_process_ended(now: datetime) -> None:
     pool, provider = make_pool(now), FakeProvider(running={"p": True})
-    worker = factories.make_worker(pool, now=now - timedelta(seconds=31), provider_ref={"name": "p"})
-    Worker.objects.filter(id=worker.id).update(instance="p")
+    worker = silent_worker(pool, now=now - timedelta(seconds=31))
+    factories.make_worker(pool, now=now)
     workers.look_after(pool, provider=provider, fence=nothing, now=now)
     worker.refresh_from_db()
     assert worker.state == "lost" and provider.stopped == [("p", True)]
+
+
+def test_when_nobody_is_heard_it_is_more_likely_us_and_nobody_is_given_up_at_once(now: datetime) -> None:
+    pool, provider = make_pool(now), FakeProvider(running={"p": True})
+    worker = silent_worker(pool, now=now)
+    workers.look_after(pool, provider=provider, fence=nothing, now=now + timedelta(seconds=60))
+    worker.refresh_from_db()
+    assert worker.state == "idle" and provider.stopped == []
+    workers.look_after(pool, provider=provider, fence=nothing, now=now + timedelta(seconds=61))
+    worker.refresh_from_db()
+    assert worker.state == "lost" and provider.stopped == [("p", True)]
+
+
+def silent_worker(pool: Pool, *, now: datetime) -> Worker:
+    worker = factories.make_worker(pool, now=now, provider_ref={"name": "p"})
+    Worker.objects.filter(id=worker.id).update(instance="p")
+    return worker
 
 
 def test_a_start_that_takes_too_long_is_given_up(now: datetime) -> None:
