@@ -37,7 +37,7 @@ def python(url: str, values: Mapping[str, Any], files: Mapping[str, str]) -> str
         '             "Idempotency-Key": str(uuid.uuid4()), "Prefer": "wait=30"},',
     ]
     if files:
-        lines += [f"    data={ {name: _plain(value) for name, value in values.items()}!r},"]
+        lines += [f"    data={ {name: _plain(value) for name, value in values.items()}!r},"] if values else []
         lines += ["    files={" + ", ".join(f"{name!r}: open({file!r}, 'rb')" for name, file in files.items()) + "},"]
     else:
         lines += [f"    json={ {'inputs': dict(values)}!r},"]

@@ -132,5 +132,6 @@ def test_an_empty_file_is_served_as_nothing():
 
 
 def test_the_stream_is_closed_even_when_nobody_reads_it(stored):
-    get().close()
+    for close in get()._resource_closers:
+        close()
     assert stored[0].closed
