@@ -119,7 +119,7 @@ class Usage(Endpoint):
             ),
             OpenApiParameter("to", {"type": "string", "format": "date-time"}, description="Booked before then. Without it: now."),
             OpenApiParameter("limit", {"type": "integer", "minimum": 1, "maximum": 1000, "default": 100}, description="Lines a page."),
-            OpenApiParameter("cursor", {"type": "string", "minLength": 1, "maxLength": 300}, description="From the address in next; opaque."),
+            OpenApiParameter("cursor", {"type": "string", "pattern": "^[A-Za-z0-9_-]{1,300}$"}, description="From the address in next; opaque."),
             OpenApiParameter("format", {"type": "string", "enum": ["json", "csv"]}, description="The form of the answer."),
         ],
         responses={

@@ -56,7 +56,7 @@ def response(shape: Any, description: str) -> OpenApiResponse:
 
 SLUG_SCHEMA: dict[str, Any] = {"type": "string", "pattern": "^[A-Za-z0-9_-]{1,60}$"}
 LIMIT = parameter("limit", {"type": "integer", "minimum": 1, "maximum": 100, "default": 20}, "Rows a page.")
-CURSOR = parameter("cursor", {"type": "string", "minLength": 1, "maxLength": 300}, "From the address in next; opaque.")
+CURSOR = parameter("cursor", {"type": "string", "pattern": "^[A-Za-z0-9_-]{1,300}$"}, "From the address in next; opaque.")
 SLUG = path("slug", SLUG_SCHEMA, "The workflow's id.")
 JOB = path("job", UUID, "The job's id.")
 PREFER = parameter(
@@ -247,11 +247,9 @@ SEND_FILE: dict[str, Any] = {
         "A form with one part called file, or the bytes themselves with their name in `X-File-Name`. The same bytes again answer 200 with the same id."
     ),
     "tags": ["files"],
-    "parameters": [
-        parameter("X-File-Name", {"type": "string"}, "Name of a file sent as a plain body; percent-encoded.", where=OpenApiParameter.HEADER)
-    ],
+    "parameters": [parameter("X-File-Name", {"type": "string"}, "Name of a file sent as a plain body; percent-encoded.", where=OpenApiParameter.HEADER)],
     "request": {
-        "multipart/form-data": record({"file": _BYTES}, closed=True),
+        "multipart/form-data": record({"file": {**_BYTES, "minLength": 1}}, closed=True),
         "application/octet-stream": {**_BYTES, "minLength": 1},
     },
     "responses": {201: response(ref("File"), "Kept."), 200: response(ref("File"), "Was there already.")},
