@@ -23,7 +23,7 @@ Blocks (each ends with end<name>):
     {% table "Workers" cards=True c3=True %}<thead>…</thead><tbody>…</tbody>{% endtable %}      cards: stacks on a phone, cells carry data-l
     {% th "Jobs" sort="jobs" num=True %}  header cell that sorts by ?sort=jobs / ?sort=-jobs
     {% callout "warn" %}…{% endcallout %} kinds: bad warn info ok ""
-    {% empty "No jobs match" icon="filter" %}<p>…</p><div class="row">buttons</div>{% endempty %}
+    {% empty "No jobs match" icon="filter" %}<p>…</p><div class="row">buttons</div>{% endempty %}     level=2 where the card has no title
     {% dialog "suspend" "Suspend Lumen?" action=url confirm="lumen" button="Suspend Lumen" keep="Keep active" %}…fields…{% enddialog %}
                                           a form; open it with <a href="{confirm page}" data-act="dialog" data-target="suspend">
 
