@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO, cast
 
@@ -166,9 +166,9 @@ def name_files(made: list[Field], *, customer: Customer | None) -> None:
             f.kept = ""
 
 
-def of_job(job: Job) -> dict[str, Any]:
-    """Values that make the same job again; a drawn seed stays, so that the result can be repeated."""
-    return dict(job.inputs)
+def of_job(job: Job, *, drawn: Sequence[str] = ()) -> dict[str, Any]:
+    """What was typed to make this job; inputs in `drawn` had been left open, and stay so for the next run."""
+    return {name: value for name, value in job.inputs.items() if name not in drawn}
 
 
 def sentence(error: WorkflowError) -> str:

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
+from urllib.parse import urlencode
 
 from django.conf import settings
 from django.contrib import messages
@@ -42,7 +43,7 @@ def page(request: HttpRequest, slug: str) -> HttpResponse:
     customer = _customer(request, customers)
     job = _job(request, workflow)
     if request.method != "POST":
-        values = run_form.of_job(job) if job is not None and version is not None and job.version_id == version.id else None
+        values = run_form.of_job(job, drawn=request.GET.getlist("drawn")) if job is not None and version is not None and job.version_id == version.id else None
         return _render(request, workflow, version, customers=customers, customer=customer, values=values, job=job, now=now)
     if not roles.may(request, "operator"):
         return roles.refuse(request, "operator", "Running a job")
@@ -67,8 +68,9 @@ def page(request: HttpRequest, slug: str) -> HttpResponse:
             else:
                 general = run_form.sentence(error)
         else:
-            query = f"?job={admitted.job.id}&customer={customer.slug}" + (f"&v={version.number}" if request.POST.get("version") else "")
-            return redirect(f"{reverse('ops:workflow_api', args=[slug])}{query}#result")
+            query = {"job": str(admitted.job.id), "customer": customer.slug, "v": version.number}
+            drawn = [item.name for item in input_rules.load_all(version.inputs) if item.randomize and item.name not in inputs]
+            return redirect(f"{reverse('ops:workflow_api', args=[slug])}?{urlencode(query | ({'drawn': drawn} if drawn else {}), doseq=True)}#result")
     return _render(
         request, workflow, version, customers=customers, customer=customer, values=shown, errors=errors, general=general or "", job=None, now=now, status=422
     )

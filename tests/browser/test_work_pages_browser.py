@@ -13,6 +13,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from axe_playwright_python.sync_playwright import Axe
 from django.test import Client
 from django.utils import timezone
 
@@ -79,8 +80,6 @@ def open_page(chromium, live_server, user, *, width=1440, theme="light"):
 @pytest.mark.parametrize("theme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1440, 390])
 def test_axe_finds_nothing_on_any_work_page(chromium, live_server, world, width, theme):
-    from axe_playwright_python.sync_playwright import Axe
-
     axe = Axe()
     page = open_page(chromium, live_server, rows.person("admin"), width=width, theme=theme)
     paths = ["/ops/workflows/", "/ops/workflows/?q=nothing", "/ops/workflows/import/", "/ops/jobs/", "/ops/jobs/?status=expired"]
@@ -146,6 +145,7 @@ def test_a_wrong_value_takes_the_focus_to_the_summary_and_its_link_to_the_field(
     page.get_by_role("button", name="Run", exact=True).click()
     page.wait_for_selector("[data-error-summary]")
     assert page.evaluate("document.activeElement.hasAttribute('data-error-summary')")
+    assert not Axe().run(page, options=RULES).response["violations"]
     assert page.input_value("#f-in_caption") == "still here"
     page.locator("[data-error-summary] a").first.click()
     assert page.evaluate("document.activeElement.id") == "f-in_width"

@@ -206,13 +206,14 @@ def test_a_sent_form_becomes_a_real_job_of_the_house_customer_and_comes_back_wit
     client = rows.client("operator")
     response = client.post("/ops/workflows/boat/api/", form(width="128", tile=None))
     job = Job.objects.get()
-    assert response["Location"] == f"/ops/workflows/boat/api/?job={job.id}&customer=console&v=1#result"
+    assert response["Location"] == f"/ops/workflows/boat/api/?job={job.id}&customer=console&v=1&drawn=seed#result"
     assert (job.customer, job.source, job.status, job.metadata) == (house, "console", "queued", {"run_by": "user-operator"})
     given = dict(job.inputs)
     assert isinstance(given.pop("seed"), int)
     assert given == {"prompt": "a boat", "caption": "quiet", "width": 128, "sigma": 1.5, "mode": "fast", "tile": False}
     html = page(client, response["Location"].removesuffix("#result"))
     assert 'value="128"' in html
+    assert 'name="in_seed" type="number" value=""' in html
     assert "Waiting" in html
     assert 'id="result-live" hx-get="/ops/workflows/boat/api/?job=' in html
 
