@@ -6,26 +6,36 @@ from collections import OrderedDict
 from threading import Lock
 from uuid import UUID
 
+from django.db import connection
+
 from builds.models import Channel, Version, Workflow
+from controlplane.kernel import sql
 from controlplane.kernel.errors import NotFound
 from fleet import admission
 
 KEPT = 256
+_FIELDS = ["id", "slug", "pool_slug", "result_cache_s", "archived_at"]  # what admission needs, in the model's order; the rest is read when it is asked for
+_OFFERED = """
+SELECT c.version_id, w.id, w.slug, w.pool_slug, w.result_cache_s, w.archived_at
+FROM builds_channel c JOIN builds_workflow w ON w.id = c.workflow_id WHERE w.slug = %s AND c.name = %s
+"""
 _kept: OrderedDict[UUID, Version] = OrderedDict()
 _lock = Lock()
 
 
 def offered(slug: str) -> tuple[Workflow, Version]:
     """The workflow customers call `slug` and its version in production; raises NotFound, Gone or Conflict."""
-    channel = Channel.objects.select_related("workflow").filter(workflow__slug=slug, name=Channel.Name.PRODUCTION).first() if _plain(slug) else None
-    if channel is None:
-        if not _plain(slug):
-            raise admission.unknown_workflow(slug)
+    if not _plain(slug):
+        raise admission.unknown_workflow(slug)
+    found = sql.rows(_OFFERED, [slug, Channel.Name.PRODUCTION])
+    if not found:
         workflow = admission.workflow_named(slug)
         return workflow, admission.live_version(workflow)
-    if channel.workflow.archived_at is not None:
-        return channel.workflow, admission.live_version(channel.workflow)
-    return channel.workflow, version(channel.version_id)
+    version_id, workflow_id, *plain, archived_at = found[0]
+    workflow = Workflow.from_db(connection.alias, _FIELDS, [sql.to_uuid(workflow_id), *plain, sql.to_datetime(archived_at)])
+    if workflow.archived_at is not None:
+        return workflow, admission.live_version(workflow)
+    return workflow, version(sql.to_uuid(version_id))
 
 
 def pinned(workflow: Workflow, number: int, *, live: Version) -> Version:
