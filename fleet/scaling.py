@@ -15,7 +15,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from django.db import transaction
-from django.db.models import F, Max, Q
+from django.db.models import F, Max, Min
 from django.db.models.functions import Coalesce
 
 from controlplane.kernel import audit
@@ -101,13 +101,14 @@ def _failed_starts(pool: Pool, *, now: datetime) -> list[datetime]:
     since = now - timedelta(seconds=scaling_rule.FAILURE_WINDOW_S)
     resumed = ScalingDecision.objects.filter(pool=pool, policy=RESUMED, at__gt=since).aggregate(at=Max("at"))["at"]
     since = max(since, resumed or since)
+    # A worker handed a job at its very first claim is ready without ever having been idle.
+    ready_at = Coalesce("ready_at", Min("attempts__claimed_at"))
     gone = Worker.objects.filter(pool=pool, state__in=["stopped", "lost"], stopped_at__gt=since, stop_reason__in=FAILED_STARTS, jobs_done=0)
-    failed = [at for at, ready_at in gone.values_list("stopped_at", "ready_at") if at is not None and (ready_at is None or at - ready_at < EARLY)]
+    failed = [at for at, ready in gone.annotate(ready=ready_at).values_list("stopped_at", "ready") if at is not None and (ready is None or at - ready < EARLY)]
     if not failed:
         return []
-    # A worker that was handed a job at its very first claim is ready without ever having been idle.
-    ready = Worker.objects.filter(Q(ready_at__gt=since) | Q(registered_at__gt=since, jobs_done__gt=0), pool=pool)
-    good = ready.aggregate(at=Max(Coalesce("ready_at", "registered_at")))["at"]
+    recent = Worker.objects.filter(pool=pool, ordered_at__gt=since - EARLY).annotate(ready=ready_at)
+    good = recent.aggregate(at=Max("ready"))["at"]
     return [at for at in failed if good is None or at > good]
 
 

@@ -11,9 +11,10 @@ from datetime import datetime, timedelta
 
 from django.conf import settings
 from django.db import transaction
+from django.db.models import Min
 
 from fleet import providers, queue
-from fleet.models import Job, Pool, Worker
+from fleet.models import Attempt, Job, Pool, Worker
 from fleet.providers.base import Provider
 
 log = logging.getLogger(__name__)
@@ -32,6 +33,8 @@ def look_after(pool: Pool, *, provider: Provider | None = None, fence: Callable[
 
 
 def _check(worker: Worker, provider: Provider, *, fence: Callable[[], None], now: datetime) -> str:
+    if worker.ready_at is None and worker.registered_at is not None:
+        _note_ready(worker)
     if not worker.provider_ref and worker.registered_at is None and provider.orders:
         return _find_again(worker, provider, fence=fence, now=now)
     if worker.provider_ref and provider.alive(worker.provider_ref) is False:
@@ -47,6 +50,13 @@ def _check(worker: Worker, provider: Provider, *, fence: Callable[[], None], now
         if not Job.objects.filter(worker=worker, status="running").exists():
             return _end(worker, "stopped", "drained", "It had nothing to do and did not leave by itself.", provider, fence=fence, now=now)
     return ""
+
+
+def _note_ready(worker: Worker) -> None:
+    """A worker handed a job at its very first claim was ready then, without ever having been idle."""
+    first = Attempt.objects.filter(worker=worker).aggregate(at=Min("claimed_at"))["at"]
+    if first is not None:
+        Worker.objects.filter(id=worker.id, ready_at__isnull=True).update(ready_at=first)
 
 
 def _patience(worker: Worker, provider: Provider, *, now: datetime) -> timedelta:

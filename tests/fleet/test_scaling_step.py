@@ -159,6 +159,17 @@ def test_a_worker_that_had_done_work_before_it_died_is_no_failed_start(now: date
     assert scaling.observe(pool, now=now).start_failures == 0
 
 
+def test_a_worker_handed_a_job_at_its_first_claim_counts_as_ready(now: datetime) -> None:
+    pool, provider = make_pool(now), FakeProvider(running={"p": True})
+    workflow = factories.make_runnable(now=now, pool=pool)
+    worker = factories.make_worker(pool, now=now, provider_ref={"name": "p"}, ready_at=None, idle_since=None, state="starting")
+    factories.submit(factories.make_customer(now=now), workflow, now=now)
+    queue.claim(worker, now=now)
+    workers.look_after(pool, provider=provider, fence=nothing, now=now)
+    worker.refresh_from_db()
+    assert worker.ready_at == now
+
+
 def test_a_vanished_process_gives_its_job_back_at_once(now: datetime) -> None:
     pool, provider = make_pool(now), FakeProvider(running={"p": False})
     workflow = factories.make_runnable(now=now, pool=pool)

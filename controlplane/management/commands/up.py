@@ -7,6 +7,7 @@ import fcntl
 import os
 import shutil
 import signal
+import socket
 import sys
 import threading
 import time
@@ -16,12 +17,14 @@ from types import FrameType
 from typing import Any
 
 import httpx
+import psutil
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import OperationalError, connection
 from django.utils import timezone
 
 from controlplane import credentials, installing
+from controlplane.kernel.models import LoopLease
 from controlplane.supervisor import Supervisor, free_port, port_is_free
 from fleet import workers
 from fleet.models import Pool, Worker
@@ -67,6 +70,7 @@ class Command(BaseCommand):
             settings.PUBLIC_URL = settings.AGENT_URL = self.base_url
             first = installing.prepare(demo=not no_demo, say=self._say, now=timezone.now())
             credentials.keep(base_url=self.base_url)
+            self._free_leads()
             try:
                 self._start(supervisor, run_dir, port)
                 if self._wait_ready(supervisor):
@@ -118,7 +122,7 @@ class Command(BaseCommand):
             supervisor.tend()
             try:
                 answer = httpx.get(f"{self.base_url}/readyz", timeout=5, trust_env=False)
-                if answer.status_code in (200, 404):
+                if answer.status_code == 200:
                     break
                 said = answer.text[:300]
             except httpx.HTTPError as error:
@@ -201,6 +205,14 @@ class Command(BaseCommand):
         supervisor.reap_adopted()
         (supervisor.run_dir / "web.sock").unlink(missing_ok=True)
         self._say("stopped")
+
+    def _free_leads(self) -> None:
+        """Leads held by a controller of this machine that is gone: nobody need wait for their end."""
+        for lease in LoopLease.objects.exclude(holder=""):
+            host, _, rest = lease.holder.partition(":")
+            pid = rest.partition(":")[0]
+            if host == socket.gethostname()[:60] and pid.isdecimal() and not psutil.pid_exists(int(pid)):
+                LoopLease.objects.filter(name=lease.name, epoch=lease.epoch).update(holder="", expires_at=timezone.now())
 
     def _end_workers(self, *, force: bool) -> None:
         provider = Local()
