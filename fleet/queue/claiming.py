@@ -1,4 +1,8 @@
-"""Hand queued jobs to a worker, with a lease and an attempt number. Three statements, whatever the batch."""
+"""Hand queued jobs to a worker, with a lease and an attempt number. Three statements, whatever the batch.
+
+The last of them names the states a worker may take work in: one that was retired or asked to leave since it was read
+matches nothing, and the leases are rolled back.
+"""
 
 from __future__ import annotations
 
@@ -30,10 +34,12 @@ class Assignment:
     request_id: str
 
 
+# Materialized: a plan that scanned the head twice could lease more than asked for, as what is locked changes in between.
 _LEASE = """
+WITH chosen AS MATERIALIZED ({chosen})
 UPDATE fleet_job SET status = 'running', attempt = attempt + 1, worker_id = %s, lease_until = %s, started_at = %s,
   progress = 0, revision = revision + 1
-WHERE id IN ({chosen}) AND status = 'queued'
+WHERE id IN (SELECT id FROM chosen) AND status = 'queued'
 RETURNING id, attempt, version_id, inputs, warm_key, deadline_at, request_id, priority, fair_tag
 """
 
@@ -50,16 +56,29 @@ WHERE id = %s AND state NOT IN ('stopped', 'lost', 'draining')
 """
 
 
-@transaction.atomic
+class _Leaving(Exception):
+    """The worker may take no work any more."""
+
+
 def claim(worker: Worker, *, limit: int = 1, warm: Collection[str] = (), now: datetime) -> list[Assignment]:
     """Lease up to `limit` jobs of the worker's pool, most urgent first. Empty when there are none or the worker drains."""
     if worker.state in (Worker.State.STOPPED, Worker.State.LOST):
         raise Conflict("worker_retired", "This worker was retired.", "Register again as a new worker.")
     if worker.state == Worker.State.DRAINING or worker.drain_asked_at is not None:
         return []
+    try:
+        return _claim(worker, limit=limit, warm=warm, now=now)
+    except _Leaving:
+        return []
+
+
+@transaction.atomic
+def _claim(worker: Worker, *, limit: int, warm: Collection[str], now: datetime) -> list[Assignment]:
     lease_until = now + timedelta(seconds=settings.WORKER["LEASE_S"])
     chosen, parameters = _choice(worker.pool_id, limit=limit, warm=warm, now=now)
-    leased = sql.rows(_LEASE.format(chosen=chosen), [worker.id, lease_until, now, *parameters])
+    leased = sql.rows(_LEASE.format(chosen=chosen), [*parameters, worker.id, lease_until, now])
+    if not leased and warm:  # others took what was chosen: take what is next instead of waiting beside a queue
+        leased = sql.rows(_LEASE.format(chosen=_head()), [worker.pool_id, limit, worker.id, lease_until, now])
     if not leased:
         return []
     leased.sort(key=lambda row: (row[7], row[8], str(row[0])))
@@ -67,7 +86,8 @@ def claim(worker: Worker, *, limit: int = 1, warm: Collection[str] = (), now: da
     for row in leased:
         blank += [row[0], row[1], worker.id, "running", now, "", {}, [], 0.0, 0]
     sql.run(_ATTEMPTS.format(rows=", ".join([f"({sql.marks(10)})"] * len(leased))), blank)
-    sql.run(_BUSY, [now, now, worker.id])
+    if not sql.run(_BUSY, [now, now, worker.id]):
+        raise _Leaving
     return [
         Assignment(sql.to_uuid(id_), attempt, sql.to_uuid(version), sql.to_json(inputs), warm_key, sql.to_datetime(deadline), request_id)
         for id_, attempt, version, inputs, warm_key, deadline, request_id, _, _ in leased
@@ -80,13 +100,16 @@ def ready(worker: Worker) -> bool:
 
 
 def _choice(pool_id: int, *, limit: int, warm: Collection[str], now: datetime) -> tuple[str, list[Any]]:
-    """The jobs to lease, as the inside of an IN list and its parameters."""
-    head = _HEAD.format(lock=sql.locking("FOR UPDATE SKIP LOCKED"))
+    """The jobs to lease, as a query and its parameters."""
     if not warm:
-        return head, [pool_id, limit]
+        return _head(), [pool_id, limit]
     line = Job.objects.filter(pool_id=pool_id, status="queued").order_by("priority", "fair_tag", "id")
     seen = [placement.Candidate(*row) for row in line.values_list("id", "priority", "warm_key", "queued_at")[: max(limit, placement.LOOK_AHEAD)]]
     wanted = placement.choose(seen, warm=warm, limit=limit, now=now)
     if not wanted or wanted == [candidate.id for candidate in seen[:limit]]:
-        return head, [pool_id, limit]
+        return _head(), [pool_id, limit]
     return f"SELECT id FROM fleet_job WHERE id IN ({sql.marks(len(wanted))}) AND status = 'queued' {sql.locking('FOR UPDATE SKIP LOCKED')}", list(wanted)
+
+
+def _head() -> str:
+    return _HEAD.format(lock=sql.locking("FOR UPDATE SKIP LOCKED"))

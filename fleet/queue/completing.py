@@ -31,6 +31,9 @@ class Completion:
     nodes: list[dict[str, Any]] = field(default_factory=list)
 
 
+# A worker that gave up unasked said canceled, and was written down as failed.
+_RECORDED_AS = {"succeeded": ("succeeded",), "failed": ("failed",), "canceled": ("canceled", "failed")}
+
 _END_ATTEMPT = """
 UPDATE fleet_attempt SET state = %s, ended_at = %s, failure_class = %s, error = %s, timings = %s, nodes = %s, busy_s = %s, cost_microusd = %s
 WHERE job_id = %s AND number = %s AND state = 'running'
@@ -50,7 +53,7 @@ def complete(worker: Worker, *, job_id: UUID, attempt: int, completion: Completi
     """End the attempt and what follows for the job. False when this very completion was accepted before; raises Conflict when stale."""
     held = holding.one(job_id)
     if held is None or held.status != "running" or held.attempt != attempt or held.worker_id != worker.id:
-        if Attempt.objects.filter(job_id=job_id, number=attempt, worker=worker, state=completion.outcome).exists():
+        if Attempt.objects.filter(job_id=job_id, number=attempt, worker=worker, state__in=_RECORDED_AS[completion.outcome]).exists():
             return False
         raise stale(job_id, attempt)
     busy_s = _seconds(completion.timings, held, now)
@@ -62,13 +65,14 @@ def complete(worker: Worker, *, job_id: UUID, attempt: int, completion: Completi
     end_attempt(
         held, state=outcome, failure_class=failure_class, error=error, timings=completion.timings, nodes=completion.nodes, busy_s=busy_s, cost=cost, now=now
     )
+    # Locks go job, worker, account, here as in `membership.stopped`: the other way round the two could wait for each other.
+    sql.run(_WORKER_DONE, [busy_s, now, now, now, worker.id])
     if outcome == "succeeded":
         if completion.outputs:
             _publish(held.id, attempt, completion.outputs)
         finish(held, Ending("succeeded", billable_s=busy_s, cost_microusd=cost), now=now)
     else:
         after_failure(held, failure_class=failure_class, error=error, busy_s=busy_s, cost_microusd=cost, now=now)
-    sql.run(_WORKER_DONE, [busy_s, now, now, now, worker.id])
     return True
 
 

@@ -12,9 +12,16 @@ from fleet import costs
 from fleet.models import Worker
 from fleet.queue import held as holding
 from fleet.queue.completing import EXPIRED, after_failure, end_attempt
+from fleet.queue.held import Held
 from fleet.queue.transitions import Ending, finish
 
 LOST = {"code": "worker_lost", "message": "The worker running this job went silent.", "suggestion": "It was tried as often as allowed; send it again."}
+
+# Before any account is locked, and without waiting for a job: whoever completes one holds it and wants its customer's account.
+_ASK_TO_STOP = """
+UPDATE fleet_job SET cancel_asked_at = %s, revision = revision + 1
+WHERE id IN (SELECT id FROM fleet_job WHERE status = 'running' AND deadline_at <= %s AND cancel_asked_at IS NULL {lock})
+"""
 
 
 def expire_leases(*, now: datetime, limit: int = 100) -> int:
@@ -43,9 +50,14 @@ def expire_deadlines(*, now: datetime, limit: int = 100) -> int:
 @transaction.atomic
 def _lose(where: str, parameters: list[Any], *, order: str, now: datetime, limit: int) -> int:
     lost = holding.some(where, parameters, order=order, limit=limit)
-    for held in lost:
+    for held in _by_customer(lost):
         busy_s = held.elapsed_s(now)
         cost = costs.of_seconds(held.pool_price_per_hour, busy_s)
         end_attempt(held, state="lost", failure_class="platform", error=LOST, busy_s=busy_s, cost=cost, now=now)
         after_failure(held, failure_class="platform", error=LOST, busy_s=0.0, cost_microusd=cost, now=now)
     return len(lost)
+
+
+def _by_customer(jobs: list[Held]) -> list[Held]:
+    """One order of accounts for every batch, so that two batches cannot each hold what the other waits for."""
+    return sorted(jobs, key=lambda held: held.customer_id)

@@ -77,7 +77,7 @@ def note_idle(worker: Worker, *, now: datetime) -> None:
 
 def _note(worker: Worker, *, state: str, usage: dict[str, Any] | None, now: datetime) -> None:
     """Write down that the worker lives. Draining stays draining until it leaves; a retired worker stays retired."""
-    if worker.drain_asked_at is not None and state in (Worker.State.IDLE, Worker.State.BUSY):
+    if worker.drain_asked_at is not None:
         state = Worker.State.DRAINING
     changed: dict[str, Any] = {"seen_at": now}
     if usage:
@@ -86,4 +86,6 @@ def _note(worker: Worker, *, state: str, usage: dict[str, Any] | None, now: date
         changed |= {"state": state, "state_since": now, "idle_since": now if state == Worker.State.IDLE else None}
     if state == Worker.State.IDLE and worker.ready_at is None:
         changed["ready_at"] = now
-    Worker.objects.filter(id=worker.id).exclude(state__in=[Worker.State.STOPPED, Worker.State.LOST]).update(**changed)
+    # One that was asked to leave since it was read keeps that state; its next word is two seconds away.
+    same = Worker.objects.filter(id=worker.id, drain_asked_at__isnull=worker.drain_asked_at is None)
+    same.exclude(state__in=[Worker.State.STOPPED, Worker.State.LOST]).update(**changed)
