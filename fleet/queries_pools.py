@@ -103,7 +103,7 @@ def running_by_worker(workers: Sequence[Worker]) -> dict[UUID, dict[str, Any]]:
     rows = Job.objects.filter(status=Job.Status.RUNNING, worker_id__in=[w.id for w in workers]).values(
         "worker_id", "id", "workflow__slug", "version__number", "progress"
     )
-    return {row["worker_id"]: row for row in rows}
+    return {row["worker_id"]: dict(row) for row in rows}
 
 
 def spans(pool: Pool, *, start: datetime, end: datetime, most: int = 2000) -> list[Worker]:

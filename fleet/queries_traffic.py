@@ -8,7 +8,6 @@ read from at most `MOST_HISTOGRAMS` rows (evenly spread minutes when there are m
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -237,11 +236,13 @@ def failures(*, start: datetime, end: datetime, customer_id: UUID | None = None,
         one.jobs += 1
         one.customers.add(customer)
         one.last_at = one.last_at or at
+        if at is None:
+            continue
         one.trend[min(slots - 1, max(0, int((at - start).total_seconds() / width)))] += 1
     return sorted(found.values(), key=lambda f: (-f.jobs, f.code))[:most], len(rows) > MOST_FAILURES
 
 
 def last_failure_at() -> datetime | None:
     """When a job last failed or expired."""
-    newest: Iterable[datetime] = Job.objects.filter(status="failed").order_by("-id").values_list("finished_at", flat=True)[:1]
+    newest = Job.objects.filter(status="failed").order_by("-id").values_list("finished_at", flat=True)[:1]
     return next(iter(newest), None)

@@ -132,7 +132,8 @@ def read(request: HttpRequest, span: ranges.Range, pools: list[PoolNow], numbers
         "live_workers": live,
     }
     if not failed:
-        context |= figures(*numbers_read, span, pools, marks)
+        traffic, waits = numbers_read
+        context |= figures(traffic, waits, span, pools, marks)
     return context
 
 

@@ -11,6 +11,7 @@ import csv
 import hashlib
 import json
 import logging
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -25,6 +26,8 @@ from django.utils import timezone
 from controlplane.console import ranges, roles
 
 PAGE_SIZE = 50
+# New in every answer though nothing changed; the ones already in the page stay good.
+_VOLATILE = re.compile(r'<input type="hidden" name="(?:csrfmiddlewaretoken|once)" value="[^"]*">')
 _RANGE_KEYS = ("from", "to", "cursor")
 
 
@@ -77,7 +80,7 @@ def _range_context(request: HttpRequest, span: ranges.Range | None) -> dict[str,
 
 def tagged(request: HttpRequest, body: str, *, content_type: str = "text/html; charset=utf-8") -> HttpResponse:
     """The body under an ETag; 304 when the browser has it already."""
-    etag = f'"{hashlib.sha256(body.encode()).hexdigest()[:24]}"'
+    etag = f'"{hashlib.sha256(_VOLATILE.sub("", body).encode()).hexdigest()[:24]}"'
     response: HttpResponse = HttpResponseNotModified() if request.headers.get("If-None-Match") == etag else HttpResponse(body, content_type=content_type)
     response["ETag"] = etag
     response["Cache-Control"] = "no-cache, private"

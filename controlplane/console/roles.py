@@ -12,6 +12,7 @@ from typing import Any
 from django.contrib.auth.models import Group
 from django.contrib.auth.views import redirect_to_login
 from django.http import HttpRequest, HttpResponse
+from django.http.response import HttpResponseBase
 from django.shortcuts import render
 
 ROLES = {
@@ -23,7 +24,7 @@ ROLES = {
     "admin": "May do all of it.",
 }
 
-View = Callable[..., HttpResponse]
+View = Callable[..., HttpResponseBase]
 
 
 def ensure() -> None:
@@ -65,11 +66,11 @@ def staff(view: View) -> View:
     """A console page: signed in, staff."""
 
     @wraps(view)
-    def guarded(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+    def guarded(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
         if not request.user.is_authenticated:
             return redirect_to_login(request.get_full_path())
         if not request.user.is_staff:
-            return render(request, "console/refused.html", {"role": "viewer", "what": "The console", "have": []}, status=403)
+            return render(request, "403.html", status=403)
         return view(request, *args, **kwargs)
 
     return guarded
@@ -80,7 +81,7 @@ def needs(role: str, what: str = "This") -> Callable[[View], View]:
 
     def wrap(view: View) -> View:
         @wraps(view)
-        def guarded(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+        def guarded(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
             if not may(request, role):
                 return refuse(request, role, what)
             return view(request, *args, **kwargs)

@@ -255,7 +255,7 @@ def th(context: Context, label: str, sort: str = "", num: bool = False) -> SafeS
 @register.simple_tag(takes_context=True)
 def navigation(context: Context) -> list[menu.Group]:
     """The menu of this person: pages that exist and their roles may open."""
-    return menu.groups(context["request"], active=context.get("active", ""))
+    return menu.groups(context["request"], active=str(context.get("active") or ""))
 
 
 @register.simple_tag

@@ -102,7 +102,7 @@ def world():
 def go(page, path):
     """Open a page and wait until its fonts and charts are there."""
     page.goto(path)
-    page.evaluate("document.fonts.ready.then(() => new Promise(done => setTimeout(done, 60)))")
+    page.wait_for_timeout(120)
 
 
 def violations(page):
