@@ -17,8 +17,13 @@ def actor(request: HttpRequest) -> str:
     return str(request.user.get_username())
 
 
+def text(request: HttpRequest, name: str, *, most: int = 500) -> str:
+    """What was typed into a field, without what no database keeps."""
+    return str(request.POST.get(name, "")).replace("\x00", "").strip()[:most]
+
+
 def reason(request: HttpRequest) -> str:
-    return str(request.POST.get("reason", "")).strip()[:500]
+    return text(request, "reason")
 
 
 def done(request: HttpRequest, act: Callable[[], str], *, back: str) -> HttpResponse:

@@ -37,7 +37,7 @@ class Row:
 
 
 def wanted(request: HttpRequest) -> dict[str, str]:
-    return {name: request.GET.get(name, "").strip()[:120] for name in FIELDS}
+    return {name: request.GET.get(name, "").replace("\x00", "").strip()[:120] for name in FIELDS}
 
 
 def entries(request: HttpRequest, span: ranges.Range) -> QuerySet[AuditEntry]:

@@ -59,7 +59,7 @@ def new(request: HttpRequest) -> HttpResponse:
     values = {"name": "", "slug": "", "plan": ""}
     errors: dict[str, str] = {}
     if request.method == "POST":
-        values = {name: request.POST.get(name, "").strip() for name in values}
+        values = {name: actions.text(request, name) for name in values}
         slug = slugify(values["slug"] or values["name"])[:60].strip("-")
         plan = revision(values["plan"], request)
         if not values["name"] or len(values["name"]) > 120:
@@ -130,7 +130,7 @@ def suspend(request: HttpRequest, slug: str) -> HttpResponse:
         "errors": errors,
         "active_jobs": active,
         "working_keys": keys,
-        "reason": request.POST.get("reason", ""),
+        "reason": actions.reason(request),
         "already": who.status == Customer.Status.SUSPENDED,
     }
     shell: dict[str, Any] = {"title": f"Suspend {who.name}", "active": "customers", "crumbs": trail(who, "Suspend")}

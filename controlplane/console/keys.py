@@ -31,7 +31,7 @@ OVERLAPS = [("0", "At once"), ("1", "After an hour"), ("24", "After a day"), ("1
 @roles.needs("account", "Issuing a key")
 def issue(request: HttpRequest, slug: str) -> HttpResponse:
     who, now = one(slug), timezone.now()
-    name, days = request.POST.get("name", "").strip(), request.POST.get("expires", "")
+    name, days = actions.text(request, "name"), actions.text(request, "expires")
     scopes = [s for s in keys.SCOPES if s in request.POST.getlist("scopes")] if request.method == "POST" else list(keys.SCOPES)
     errors: dict[str, str] = {}
     if request.method == "POST":
@@ -88,7 +88,7 @@ def revoke(request: HttpRequest, key_id: UUID) -> HttpResponse:
                 return f"Key {key.name} …{key.last4} is revoked. Calls with it are refused from now on."
 
             return actions.done(request, act, back=reverse("ops:customer", args=[key.customer.slug]))
-    context = {"who": key.customer, "key": key, "errors": errors, "state": billing.key_state(key, now=now), "reason": request.POST.get("reason", "")}
+    context = {"who": key.customer, "key": key, "errors": errors, "state": billing.key_state(key, now=now), "reason": actions.reason(request)}
     return _page(request, "console/key_revoke.html", context, key.customer, "Revoke key", status=422 if errors else 200)
 
 

@@ -21,6 +21,7 @@ from fleet.models import Job, Pool, ScalingDecision
 from fleet.queries_pools import WAIT_TARGET_S, PoolNow
 
 SUCCESS_TARGET = 0.95
+LIST_SHOWN = 7
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +135,10 @@ def read(request: HttpRequest, span: ranges.Range, pools: list[PoolNow], numbers
     if not failed:
         traffic, waits = numbers_read
         context |= figures(traffic, waits, span, pools, marks)
+        if not isinstance(needs, pages.Failed):  # the charts stand beside the list and grow with it
+            more = 75 * max(0, min(len(needs), LIST_SHOWN) - 4)
+            context["chart_traffic"]["height"] += more * 3 // 5
+            context["chart_waits"]["height"] += more * 2 // 5
     return context
 
 

@@ -24,7 +24,7 @@ def new(request: HttpRequest) -> HttpResponse:
     values: dict[str, Any] = {"slug": "", "name": "", "provider": "local", "base": "1", "maximum": "2", "price": "0", "gpu": "cpu"}
     errors: dict[str, str] = {}
     if request.method == "POST":
-        values |= {name: request.POST.get(name, "").strip()[:120] for name in values}
+        values |= {name: actions.text(request, name, most=120) for name in values}
         slug = values["slug"].lower()
         try:
             if once.first_time(request):
@@ -57,7 +57,7 @@ def edit(request: HttpRequest, slug: str) -> HttpResponse:
     values: dict[str, Any] = {"base": pool.base, "maximum": pool.max, "queue_per_worker": f"{pool.queue_per_worker:g}", "idle_s": pool.idle_s, "reason": ""}
     errors: dict[str, str] = {}
     if request.method == "POST":
-        values |= {name: request.POST.get(name, "").strip()[:500] for name in values}
+        values |= {name: actions.text(request, name) for name in values}
         try:
             if once.first_time(request):
                 changed = pools.change(

@@ -44,6 +44,9 @@ def test_a_range_reads_what_people_write(start, end, hours, label):
         ("2020-01-01", "now", "longer than 400 days"),
         ("-1h", "0000-13-99", "is not a time"),
         ("9" * 400, "", "is not a time"),
+        ("0001-01-01T00:00:00+14:00", "", "longer than 400 days"),
+        ("9999-12-31T23:59:59-14:00", "", "not before the end"),
+        ("-1h", "9999-12-31T23:59:59-14:00", "in the future"),
     ],
 )
 def test_a_range_that_cannot_be_falls_back_and_says_why(start, end, says):
