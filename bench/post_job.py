@@ -1,7 +1,7 @@
 """POST a job end to end against a DRF view that only checks a key and inserts one row: requests a second and p99.
 
 Both views in the same gunicorn (2 workers × 4 threads), same PostgreSQL, same run; load by wrk with 16 connections,
-in turns of a few seconds so that the machine's noise meets both.
+in turns of a few seconds so that the machine's noise meets both; the keys of eight customers take turns.
 
     python bench/post_job.py [--seconds 4] [--rounds 3] [--profile]
 """
@@ -29,22 +29,27 @@ from bench.throwaway_postgres import cluster  # noqa: E402
 LUA = """
 wrk.method = "POST"
 wrk.headers["Content-Type"] = "application/json"
-wrk.headers["Authorization"] = "Bearer {secret}"
+local keys = {{ {secrets} }}
+local turn = 0
+request = function()
+  turn = turn % #keys + 1
+  wrk.headers["Authorization"] = "Bearer " .. keys[turn]
+  return wrk.format()
+end
 wrk.body = '{{"inputs": {{"width": 64}}, "metadata": {{"bench": true}}}}'
 local bad = 0
 function response(status) if status ~= 202 then bad = bad + 1; if bad == 1 then io.stderr:write("status " .. status .. "\\n") end end end
 """
 
 
-def prepare() -> tuple[str, str]:
-    """A workflow and a key with room for everything; returns slug and secret."""
+def prepare(customers: int) -> tuple[str, list[str]]:
+    """A workflow, and customers with room for everything; returns the slug and a secret each."""
     import factories
 
     at = datetime.now(UTC)
     plan = factories.make_plan(now=at, monthly_limit_microusd=10**15, max_active_jobs=10**7, requests_per_minute=10**8)
-    customer = factories.make_customer(now=at, plan=plan)
     workflow = factories.make_runnable(now=at)
-    return workflow.slug, factories.make_key(customer, now=at)[1]
+    return workflow.slug, [factories.make_key(factories.make_customer(now=at, plan=plan), now=at)[1] for _ in range(customers)]
 
 
 def load(url: str, script: Path, seconds: int) -> tuple[float, float]:
@@ -83,6 +88,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=int, default=4)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--customers", type=int, default=8, help="whose keys take turns; 1 shows what one account's row lock costs")
     parser.add_argument("--profile", action="store_true")
     options = parser.parse_args()
     if not shutil.which("wrk"):
@@ -95,11 +101,11 @@ def main() -> None:
         from django.core.management import call_command
 
         call_command("migrate", verbosity=0)
-        slug, secret = prepare()
+        slug, secrets = prepare(options.customers)
         if options.profile:
-            profile(slug, secret)
+            profile(slug, secrets[0])
         script = Path(home) / "post.lua"
-        script.write_text(LUA.format(secret=secret))
+        script.write_text(LUA.format(secrets=", ".join(f'"{s}"' for s in secrets)))
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]

@@ -24,6 +24,7 @@ from controlplane.kernel import audit
 from controlplane.kernel.errors import Conflict, Invalid
 
 _CURRENT: Any = object()
+RESERVED = frozenset({"import"})
 _SLUG = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,58}[a-z0-9])?")
 
 
@@ -140,6 +141,8 @@ def _slug(slug: str | None, name: str | None) -> str:
         raise Invalid(
             "slug_malformed", f"{slug[:80]!r} cannot be part of an address.", "Use small letters, digits and hyphens, at most 60.", details={"slug": slug[:80]}
         )
+    if slug in RESERVED:
+        raise Invalid("slug_reserved", f"{slug!r} is an address of the console.", "Choose another slug.", details={"slug": slug})
     return slug
 
 
