@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image
 
-from fleet.engine import pixels
+from fleet.engine import noise, pixels
 from fleet.engine.pixels import Array
 from fleet.engine.run import Run
 from fleet.engine.specs import choice, integer, link, node_v3, number
@@ -18,10 +18,10 @@ UNIT = number(default=0.5, min=0.0, max=1.0, step=0.01)
 @node_v3("ImageAddNoise", category="image", module="comfy_extras.nodes_images", outputs=["IMAGE"], inputs={"image": IMAGE, "seed": SEED, "strength": UNIT})
 def image_add_noise(run: Run, image: Array, seed: int, strength: float) -> Array:
     run.claim(2, *image.shape)
-    noise = np.random.default_rng(seed).standard_normal(image.shape, dtype=np.float32)
-    noise *= np.float32(strength)
-    noise += image
-    return np.clip(noise, 0, 1, out=noise)
+    added = noise.normal(seed, image.shape)
+    added *= np.float32(strength)
+    added += image
+    return np.clip(added, 0, 1, out=added)
 
 
 @node_v3(
@@ -95,7 +95,7 @@ def image_quantize(run: Run, image: Array, colors: int, dither: str) -> Array:
         picture = pixels.to_pillow(one[..., :3])
         palette = picture.quantize(colors=colors)
         if dither.startswith("bayer"):
-            picture = pixels.to_pillow(np.clip(one[..., :3] + _bayer(one, int(dither.partition("-")[2]), colors), 0, 1))
+            picture = _ordered(picture, int(dither.partition("-")[2]), len(palette.getpalette() or [0] * 768) // 3)
         method = Image.Dither.FLOYDSTEINBERG if dither == "floyd-steinberg" else Image.Dither.NONE
         quantized.append(pixels.from_pillow(picture.quantize(colors=colors, palette=palette, dither=method).convert("RGB")))
     return np.stack(quantized)
@@ -116,11 +116,19 @@ def _blended(lower: Array, upper: Array, mode: str) -> Array:
     return np.where(upper <= 0.5, lower - (1 - 2 * upper) * lower * (1 - lower), lower + (2 * upper - 1) * (soft - lower))
 
 
-def _bayer(image: Array, order: int, colors: int) -> Array:
-    """An ordered pattern of small offsets, as large as the step between colours."""
+def _ordered(picture: Image.Image, order: int, colors: int) -> Image.Image:
+    """A picture with an ordered pattern of offsets added, twice as large as the step between colours."""
+    pixels_of = np.asarray(picture, dtype=np.float32)
+    height, width = pixels_of.shape[:2]
+    offsets = _bayer(order) * np.float32(2 * 256 / colors) + np.float32(0.5)
+    tiled = np.tile(offsets, (-(-height // order), -(-width // order)))[:height, :width, None]
+    return Image.fromarray(np.clip(pixels_of + tiled, 0, 255).astype(np.uint8))
+
+
+def _bayer(order: int) -> Array:
+    """The ordered pattern of a size, its values spread evenly around zero."""
     pattern = np.zeros((1, 1), dtype=np.float32)
     while len(pattern) < order:
-        pattern = np.block([[4 * pattern, 4 * pattern + 2], [4 * pattern + 3, 4 * pattern + 1]])
-    height, width = image.shape[:2]
-    tiles = np.tile(pattern / order**2 - 0.5, (-(-height // order), -(-width // order)))[:height, :width]
-    return (tiles / max(2, round(colors ** (1 / 3)))).astype(np.float32)[..., None]
+        step = np.float32(1 / (2 * len(pattern)) ** 2)
+        pattern = np.block([[pattern - 1.5 * step, pattern + 0.5 * step], [pattern + 1.5 * step, pattern - 0.5 * step]]).astype(np.float32)
+    return pattern

@@ -102,10 +102,8 @@ def load_image_mask(run: Run, image: str, channel: str) -> Array:
         run.claim(opened.height, opened.width, 4)
         picture = ImageOps.exif_transpose(opened)
         if picture.getbands() != ("R", "G", "B", "A"):
-            picture = picture.convert("RGBA") if picture.mode in ("P", "LA") else _rgb(picture)
+            picture = (_rgb(picture) if picture.mode.startswith("I") else picture).convert("RGBA")
         band = channel[0].upper()
-        if band not in picture.getbands():
-            return np.zeros((1, 64, 64), dtype=np.float32)
         values = np.asarray(picture.getchannel(band), dtype=np.float32) / np.float32(255.0)
     return (1 - values if band == "A" else values)[None]
 

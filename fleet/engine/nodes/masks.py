@@ -64,7 +64,10 @@ def mask_to_image(run: Run, mask: Array) -> Array:
     inputs={"image": IMAGE, "channel": choice(["red", "green", "blue", "alpha"])},
 )
 def image_to_mask(run: Run, image: Array, channel: str) -> Array:
-    return image[..., ["red", "green", "blue", "alpha"].index(channel)].copy()
+    index = ["red", "green", "blue", "alpha"].index(channel)
+    if index >= image.shape[3]:
+        raise IndexError(f"index {index} is out of bounds for dimension 3 with size {image.shape[3]}")
+    return image[..., index].copy()
 
 
 @node_v3(
@@ -109,7 +112,8 @@ def feather_mask(run: Run, mask: Array, left: int, top: int, right: int, bottom:
     for line, start, end in ((across, left, right), (down, top, bottom)):
         start, end = min(start, len(line)), min(end, len(line))
         line[:start] *= np.arange(1, start + 1) / max(start, 1)
-        line[len(line) - end :] *= np.arange(end, 0, -1) / max(end, 1)
+        # A real server counts the far side from minus zero: the darkest step falls on the first line, not the last.
+        line[-np.arange(end)] *= np.arange(1, end + 1) / max(end, 1)
     return mask * across * down[:, None]
 
 

@@ -6,6 +6,7 @@ import json
 import re
 from typing import Any
 
+from fleet.engine import readable
 from fleet.engine.run import Result, Run
 from fleet.engine.specs import choice, flag, integer, link, node, node_v3, number, text
 
@@ -149,7 +150,11 @@ def regex_extract(run: Run, string: str, regex_pattern: str, mode: str, case_ins
         found = list(re.finditer(regex_pattern, string, _flags(case_insensitive, multiline, dotall)))
     except re.error:
         return ""
-    index = group_index if mode.endswith(("Group", "Groups")) else 0
+    index = 0
+    if mode.endswith(("Group", "Groups")):
+        index = group_index
+    elif mode == "All Matches" and found and found[0].re.groups:
+        index = 1  # a real server gives the first group there, as findall does
     texts = [match[index] or "" for match in found if index <= match.re.groups]
     return "\n".join(texts if mode.startswith("All") else texts[:1])
 
@@ -241,7 +246,7 @@ def preview_any(run: Run, source: Any) -> Result:
         try:
             shown = "None" if source is None else json.dumps(source)
         except (TypeError, ValueError):
-            shown = str(source)
+            shown = readable.text(source)
     return Result(ui={"text": [shown]})
 
 
