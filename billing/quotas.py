@@ -10,6 +10,7 @@ months go on and never back, or a late one would wipe what the new one has count
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -82,6 +83,21 @@ def open_account(customer_id: object, *, now: datetime) -> Account:
 
 def reserve(*, customer_id: object, plan: PlanRevision, amount_microusd: int, now: datetime) -> Standing:
     """Hold money and one place of concurrency, and count the request. Raises OutOfMoney or LimitExceeded and then holds nothing."""
+    statement, values = reservation(customer_id=customer_id, plan=plan, amount_microusd=amount_microusd, now=now)
+    found = sql.rows(statement, values)
+    if not found:
+        account = open_account(customer_id, now=now)
+        refusal = _refusal(account, plan, amount_microusd, now)
+        if refusal is None:  # the account was new, or room was made meanwhile
+            found = sql.rows(statement, values)
+            refusal = None if found else _refusal(open_account(customer_id, now=now), plan, amount_microusd, now)
+        if not found:
+            raise refusal or LimitExceeded("limit_contended", "Other requests took the last place.", "Try again in a second.", headers={"Retry-After": "1"})
+    return standing_after(plan, found[0], now=now)
+
+
+def reservation(*, customer_id: object, plan: PlanRevision, amount_microusd: int, now: datetime) -> tuple[str, list[object]]:
+    """The statement that reserves, and its parameters: one row (for `standing_after`) when it did, none when a limit stood in the way."""
     values = {
         "customer": customer_id,
         "amount": amount_microusd,
@@ -92,22 +108,13 @@ def reserve(*, customer_id: object, plan: PlanRevision, amount_microusd: int, no
         "active_limit": plan.max_active_jobs,
         "requests_limit": plan.requests_per_minute,
     }
-    row = _reserved(values)
-    if row is None:
-        account = open_account(customer_id, now=now)
-        refusal = _refusal(account, plan, amount_microusd, now)
-        if refusal is None:  # the account was new, or room was made meanwhile
-            row = _reserved(values)
-            refusal = _refusal(open_account(customer_id, now=now), plan, amount_microusd, now) if row is None else None
-        if row is None:
-            raise refusal or LimitExceeded("limit_contended", "Other requests took the last place.", "Try again in a second.", headers={"Retry-After": "1"})
+    return _RESERVE, [values[name] for name in _RESERVE_NAMES]
+
+
+def standing_after(plan: PlanRevision, row: Sequence[int], *, now: datetime) -> Standing:
+    """Where the account stands after the reservation that returned `row`."""
     settled, reserved, active, requests = row
     return _standing(plan, settled=settled, reserved=reserved, active=active, requests=requests, now=now)
-
-
-def _reserved(values: dict[str, object]) -> tuple[int, int, int, int] | None:
-    found = sql.rows(_RESERVE, [values[name] for name in _RESERVE_NAMES])
-    return found[0] if found else None  # type: ignore[return-value]
 
 
 def release(*, customer_id: object, amount_microusd: int, price_microusd: int, jobs: int = 1, now: datetime) -> None:
