@@ -37,13 +37,10 @@ def requeue_worker(worker: Worker, *, now: datetime) -> int:
 @transaction.atomic
 def expire_deadlines(*, now: datetime, limit: int = 100) -> int:
     """End queued jobs past their deadline, and ask running ones to stop; returns how many were touched."""
+    asked = sql.run(_ASK_TO_STOP.format(lock=sql.locking("FOR UPDATE SKIP LOCKED")), [now, now])
     late = holding.some("j.status = 'queued' AND j.deadline_at <= %s", [now], order="j.deadline_at", limit=limit)
-    for held in late:
+    for held in _by_customer(late):
         finish(held, Ending("expired", failure_class="capacity", error=EXPIRED), now=now)
-    asked = sql.run(
-        "UPDATE fleet_job SET cancel_asked_at = %s, revision = revision + 1 WHERE status = 'running' AND deadline_at <= %s AND cancel_asked_at IS NULL",
-        [now, now],
-    )
     return len(late) + asked
 
 
