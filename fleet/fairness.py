@@ -11,7 +11,7 @@ from __future__ import annotations
 FRONT = 0
 """Start tag of a job that is put back: in front of its priority class."""
 
-_SCALE = 1_000_000
+_SCALE = 1_000_000_000  # fine enough that rounding costs a heavy customer with short jobs nothing of its share
 
 
 def work(*, expected_s: float, weight: int) -> int:

@@ -25,13 +25,19 @@ class Candidate:
 
 
 def choose(candidates: Sequence[Candidate], *, warm: Collection[str], limit: int, now: datetime) -> list[UUID]:
-    """Up to `limit` ids: jobs whose models are already loaded first, within one priority class, and never past a job that has waited too long."""
-    reachable: list[Candidate] = []
+    """Up to `limit` ids in order, save that a job whose models are loaded goes first: within one priority class, and never past a job that has waited too long.
+
+    Having waited gives nobody a place of its own, or a long batch would go before every newcomer.
+    """
+    line: list[Candidate] = []
     for candidate in candidates[:LOOK_AHEAD]:
-        if reachable and candidate.priority != reachable[0].priority:
+        if line and candidate.priority != line[0].priority:
             break
-        reachable.append(candidate)
-    overdue = [c for c in reachable if now - c.queued_at >= MAX_BYPASS]
-    rest = [c for c in reachable if c not in overdue]
-    ordered = overdue + [c for c in rest if c.warm_key in warm] + [c for c in rest if c.warm_key not in warm] + list(candidates[len(reachable) :])
-    return [c.id for c in ordered[:limit]]
+        line.append(candidate)
+    beyond = candidates[len(line) :]
+    chosen: list[UUID] = []
+    while line and len(chosen) < limit:
+        reach = next((place for place, c in enumerate(line) if now - c.queued_at >= MAX_BYPASS), len(line) - 1)
+        pick = next((place for place, c in enumerate(line[: reach + 1]) if c.warm_key in warm), 0)
+        chosen.append(line.pop(pick).id)
+    return chosen + [c.id for c in beyond[: limit - len(chosen)]]
