@@ -42,8 +42,9 @@ def of_version(version_id: UUID, *, now: datetime) -> Estimate:
     recent = Attempt.objects.filter(job__version_id=version_id, state="succeeded").order_by("-id").values_list("nodes", flat=True)[:10]
     for row in recent:
         for item in row:
-            if not item.get("cached"):
-                nodes.setdefault(str(item.get("node")), []).append(float(item.get("run_s") or 0.0))
+            run_s = item.get("run_s")
+            if isinstance(run_s, int | float) and not item.get("cached"):
+                nodes.setdefault(str(item.get("node")), []).append(float(run_s))
     estimate = Estimate(
         p50_s=p50 if p50 is not None else UNMEASURED_S,
         p95_s=p95 if p95 is not None else UNMEASURED_S,

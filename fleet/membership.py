@@ -23,12 +23,11 @@ def register(pool: Pool, *, protocol: int, instance: str, name: str, fingerprint
         raise Invalid(
             "protocol_unknown", f"This control plane speaks worker protocol {PROTOCOL}.", "Use the agent that came with it.", details={"given": protocol}
         )
-    worker = Worker.objects.select_for_update().filter(pool=pool, instance=instance).first()
-    if worker is None:
-        if Worker.objects.filter(instance=instance).exists():
-            raise Invalid("instance_taken", "An instance of that name belongs to another pool.", "Give each agent an instance name of its own.")
-        worker = Worker(id=uuid7(), pool=pool, instance=instance, name=name or instance[:60], ordered_at=now, state_since=now)
-    elif worker.state in (Worker.State.STOPPED, Worker.State.LOST):
+    fresh = {"id": uuid7(), "pool": pool, "name": name or instance[:60], "ordered_at": now, "state_since": now}
+    worker, _ = Worker.objects.select_for_update().get_or_create(instance=instance, defaults=fresh)
+    if worker.pool_id != pool.id:
+        raise Invalid("instance_taken", "An instance of that name belongs to another pool.", "Give each agent an instance name of its own.")
+    if worker.state in (Worker.State.STOPPED, Worker.State.LOST):
         raise Invalid("instance_retired", "An instance of that name was retired before.", "Start the agent with a new instance name.")
     token, worker.token_digest = tokens.new_worker_token(worker.id)
     if worker.state in (Worker.State.ORDERED, Worker.State.STARTING):
