@@ -64,7 +64,7 @@ def _statement(reserve: str) -> str:
     fields = Job._meta.concrete_fields
     return _ADMIT.format(
         reserve=reserve,
-        columns=", ".join(connection.ops.quote_name(field.column) for field in fields),
+        columns=", ".join(connection.ops.quote_name(str(field.column)) for field in fields),
         values=", ".join("place.finish_tag - %s" if field.column == "fair_tag" else "%s" for field in fields),
         told=wake.TELL_POOL,
     )

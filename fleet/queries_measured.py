@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 from uuid import UUID
 
 from django.db.models import Count, Sum
@@ -77,7 +78,7 @@ def _read(ids: list[UUID], *, now: datetime) -> dict[UUID, Measured]:
 
 def _sums(ids: list[UUID], *, since: datetime) -> dict[UUID, dict[str, float]]:
     rows = MinuteRollup.objects.filter(version__workflow_id__in=ids, minute__gte=since).values("version__workflow_id").order_by()
-    totals = rows.annotate(**{f"sum_{name}": Sum(name) for name in _SUMS})
+    totals: Any = rows.annotate(**{f"sum_{name}": Sum(name) for name in _SUMS})
     return {row["version__workflow_id"]: {name: row[f"sum_{name}"] or 0 for name in _SUMS} for row in totals}
 
 

@@ -71,7 +71,7 @@ class Submission:
 
 def read(request: HttpRequest) -> Submission:
     """The submission in the body of `request`; raises Malformed, Invalid, TooLarge or UnsupportedMedia."""
-    kind = request.content_type
+    kind = request.content_type or ""
     if kind == "application/json" or (not kind and not length(request)):
         return _from_fields(jsonbody.load(raw_body(request)))
     if kind == "multipart/form-data":
@@ -131,7 +131,7 @@ def _from_form(request: HttpRequest) -> Submission:
         if name in FIELDS:
             raise Invalid("field_not_text", f"The part {name} is a file.", "Send it as a plain part.", details={"field": name})
     made = _from_fields(fields)
-    made.parts, made.files = parts, {name: files[name] for name in files}
+    made.parts, made.files = parts, {name: files.getlist(name)[0] for name in files}
     return made
 
 

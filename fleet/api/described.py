@@ -39,7 +39,7 @@ def listed(name: str) -> dict[str, Any]:
     )
 
 
-def parameter(name: str, schema: dict[str, Any], description: str, *, where: str = OpenApiParameter.QUERY, required: bool = False) -> OpenApiParameter:
+def parameter(name: str, schema: dict[str, Any], description: str, *, where: Any = OpenApiParameter.QUERY, required: bool = False) -> OpenApiParameter:
     """One parameter."""
     return OpenApiParameter(name, schema, where, required=required, description=description)
 
