@@ -52,6 +52,7 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, port: int, no_demo: bool, **options: Any) -> None:
         began = time.monotonic()
+        os.umask(0o077)  # what it keeps is its owner's business
         self.stopping = threading.Event()
         self._hear_signals()
         data_dir = Path(settings.DATA_DIR)
