@@ -20,6 +20,8 @@ SECRET_KEY = env.str("SECRET_KEY", "") or read_or_create(DATA_DIR / "secrets" / 
 ALLOWED_HOSTS = env.list("ALLOWED_HOSTS", ["127.0.0.1", "localhost", "[::1]", "testserver"])
 PUBLIC_URL = env.str("PUBLIC_URL", f"http://127.0.0.1:{env.str('PORT', '8000')}")
 CSRF_TRUSTED_ORIGINS = env.list("CSRF_TRUSTED_ORIGINS", [PUBLIC_URL])
+# Only behind a front that always sets this field itself: otherwise any caller could claim to have come by TLS.
+SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if env.bool("BEHIND_TLS_PROXY", False) else None
 SECURE_CONTENT_TYPE_NOSNIFF = True
 SECURE_REFERRER_POLICY = "same-origin"
 X_FRAME_OPTIONS = "DENY"
@@ -163,7 +165,7 @@ WORKER = {
 AGENT_URL = env.str("AGENT_URL", PUBLIC_URL)
 
 # -- webhooks ----------------------------------------------------------------------------------------
-WEBHOOK_ALLOW_NETWORKS = env.list("WEBHOOK_ALLOW_NETWORKS", [])  # e.g. 127.0.0.0/8 in tests; private ranges are refused otherwise
+WEBHOOK_ALLOW_NETWORKS: list[str] = env.list("WEBHOOK_ALLOW_NETWORKS", [])  # e.g. 127.0.0.0/8 in tests; private ranges are refused otherwise
 WEBHOOK_TIMEOUT_S = env.float("WEBHOOK_TIMEOUT_S", 10.0)
 
 # -- housekeeping (never dispatch): see docs/processes.md ------------------------------------------------
