@@ -21,10 +21,10 @@ from billing.models import ApiKey, Customer, PlanRevision
 from builds import inputs as input_rules
 from builds import versions
 from builds.models import Channel, Version, Workflow
-from controlplane.kernel import outbound, sql
-from controlplane.kernel.errors import Conflict, Forbidden, Gone, Invalid, NotFound, Unavailable, WorkflowError
+from controlplane.kernel import jsonbody, outbound, sql
+from controlplane.kernel.errors import Conflict, Forbidden, Gone, Invalid, LimitExceeded, NotFound, OutOfMoney, Unavailable, WorkflowError
 from controlplane.kernel.ids import uuid7
-from fleet import estimates, fairness, input_files, wake
+from fleet import at_once, estimates, fairness, input_files, wake
 from fleet.models import Job, Output
 from fleet.queue import held as holding
 from fleet.queue.transitions import Ending, finish
@@ -69,14 +69,14 @@ def submit(
         if earlier is not None:
             return Admitted(earlier, replayed=True)
     values = input_rules.fill_random(chosen, input_rules.validate(chosen, inputs))
-    values = input_files.keep_inline(chosen, values, customer=customer, now=now)
-    input_files.check_owned(chosen, values, customer_id=customer.id)
     rank = _rank(priority, plan)
     deadline_at = _deadline(deadline_s, now)
     _check_metadata(metadata)
     if webhook_url:
         outbound.check_url(webhook_url)
     pool_id = _pool_id(workflow)
+    values = input_files.keep_inline(chosen, values, customer=customer, now=now)
+    input_files.check_owned(chosen, values, customer_id=customer.id)
     expected = estimates.of_version(chosen.id, now=now)
     quote = pricing.quote(pricing.Terms(plan.price_per_job_microusd, plan.price_per_gpu_second_microusd), expected_s=expected.p95_s)
     result_key = _result_key(chosen, values) if workflow.result_cache_s else ""
@@ -105,14 +105,21 @@ def submit(
         quote_microusd=quote,
     )
     try:
+        if not result_key and at_once.possible():
+            at_once_standing = at_once.admit(job, plan=plan, expected_s=expected.p50_s, now=now)
+            if at_once_standing is not None:
+                return Admitted(job, replayed=False, standing=at_once_standing)
         with transaction.atomic():
             standing = quotas.reserve(customer_id=customer.id, plan=plan, amount_microusd=quote, now=now)
-            job.fair_tag = _take_place(job, expected_s=expected.p50_s, weight=plan.weight)
-            sql.insert(job, returning=wake.TELL_POOL if wake.tells() else "")
-            if result_key and _answer_from_cache(job, max_age=timedelta(seconds=workflow.result_cache_s), now=now):
-                return Admitted(job, replayed=False, standing=standing)
-    except IntegrityError:
-        # Another request with the same idempotency key came first, in the same instant.
+            equal = _equal(job, max_age=timedelta(seconds=workflow.result_cache_s), now=now) if result_key else None
+            if equal is None:
+                job.fair_tag = _take_place(job, expected_s=expected.p50_s, weight=plan.weight)
+                sql.insert(job, returning=wake.TELL_POOL if wake.tells() else "")
+            else:  # takes nobody's turn, so it gets no place in line
+                sql.insert(job)
+                _answer_with(equal, job, now=now)
+    except (IntegrityError, LimitExceeded, OutOfMoney):
+        # Another request with the same idempotency key came first, in the same instant, and may have taken the last place.
         earlier = _replayed(customer.id, idempotency_key, body_sha256) if idempotency_key else None
         if earlier is None:
             raise
@@ -161,10 +168,14 @@ def _deadline(deadline_s: float | None, now: datetime) -> datetime | None:
 
 
 def _check_metadata(metadata: dict[str, Any] | None) -> None:
-    if metadata and len(json.dumps(metadata)) > MAX_METADATA_BYTES:
+    if not metadata:
+        return
+    text = json.dumps(metadata)
+    if len(text) > MAX_METADATA_BYTES:
         raise Invalid(
             "metadata_too_large", f"metadata is larger than {MAX_METADATA_BYTES:,} bytes.", "Keep references there, not content.", details={"field": "metadata"}
         )
+    jsonbody.load(text.encode())  # the API has looked before; whoever else calls must not store what no database keeps either
 
 
 def _pool_id(workflow: Workflow) -> int:
@@ -201,13 +212,14 @@ def _take_place(job: Job, *, expected_s: float, weight: int) -> int:
     return int(row[0]) - step
 
 
-def _answer_from_cache(job: Job, *, max_age: timedelta, now: datetime) -> bool:
-    """End `job` at once with the outputs of an equal one, if there is one young enough."""
-    earlier = (
-        Job.objects.filter(result_key=job.result_key, customer_id=job.customer_id, status="succeeded", finished_at__gte=now - max_age).order_by("-id").first()
-    )
-    if earlier is None:
-        return False
+def _equal(job: Job, *, max_age: timedelta, now: datetime) -> Job | None:
+    """The newest job with the same result as `job` would have, if it is young enough."""
+    same = Job.objects.filter(result_key=job.result_key, customer_id=job.customer_id, status="succeeded", finished_at__gte=now - max_age)
+    return same.order_by("-id").first()
+
+
+def _answer_with(earlier: Job, job: Job, *, now: datetime) -> None:
+    """End `job` at once with the outputs of an equal one."""
     copies = [
         Output(
             job=job, attempt=0, index=o.index, name=o.name, kind=o.kind, node=o.node, media_type=o.media_type, blob_id=o.blob_id, size_bytes=o.size_bytes,
@@ -221,7 +233,6 @@ def _answer_from_cache(job: Job, *, max_age: timedelta, now: datetime) -> bool:
     finish(held, Ending("succeeded"), now=now)
     Job.objects.filter(id=job.id).update(copied_from=earlier, source="cache", started_at=now)
     job.refresh_from_db()
-    return True
 
 
 def workflow_named(slug: str) -> Workflow:
