@@ -23,6 +23,7 @@ from fleet import media
 from fleet.models import CustomerFile
 
 _DATA_URI = re.compile(r"data:(?P<type>[\w.+/-]{0,100})(?P<params>(?:;[\w.=+-]{1,60})*);base64,", re.ASCII)
+_PLAIN_ALPHABET = str.maketrans("-_", "+/")
 _EXTENSIONS = {"image/png": ".png", "image/jpeg": ".jpg", "image/webp": ".webp", "image/gif": ".gif", "audio/flac": ".flac", "audio/wav": ".wav",
                "audio/mpeg": ".mp3", "audio/ogg": ".ogg", "video/mp4": ".mp4", "video/webm": ".webm", "text/plain": ".txt"}  # fmt: skip
 
@@ -116,6 +117,7 @@ def _decode(uri: str, field: str) -> bytes:
             details={"field": field},
         )
     try:
-        return base64.b64decode(text, validate=True)
+        # Both alphabets, and the padding may be missing: browsers write it either way.
+        return base64.b64decode(text.translate(_PLAIN_ALPHABET).rstrip("=") + "=" * (-len(text.rstrip("=")) % 4), validate=True)
     except (binascii.Error, ValueError):
         raise Invalid("data_uri_malformed", f"The data URI of {field!r} is not valid base64.", "Encode the bytes again.", details={"field": field}) from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import re
 import unicodedata
 import warnings
@@ -14,7 +15,6 @@ _MAGIC: tuple[tuple[int, bytes, str], ...] = (
     (0, b"\xff\xd8\xff", "image/jpeg"),
     (0, b"GIF87a", "image/gif"),
     (0, b"GIF89a", "image/gif"),
-    (0, b"BM", "image/bmp"),
     (0, b"II*\x00", "image/tiff"),
     (0, b"MM\x00*", "image/tiff"),
     (0, b"fLaC", "audio/flac"),
@@ -27,17 +27,22 @@ _MAGIC: tuple[tuple[int, bytes, str], ...] = (
     (4, b"ftyp", "video/mp4"),
 )
 
+# Only these decoders ever see a customer's bytes; Pillow knows dozens, some of which start other programs.
+_DECODED = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
+
 
 def sniff(head: bytes) -> str:
     """The media type `head` (the first few kB) shows; text/plain for clean UTF-8, else application/octet-stream."""
     if head[:4] == b"RIFF":
         return {b"WEBP": "image/webp", b"WAVE": "audio/wav", b"AVI ": "video/x-msvideo"}.get(head[8:12], "application/octet-stream")
+    if head[:2] == b"BM" and head[6:10] == b"\x00\x00\x00\x00":  # two letters alone may begin any text
+        return "image/bmp"
     for offset, magic, kind in _MAGIC:
         if head[offset : offset + len(magic)] == magic:
             return kind
     if head and b"\x00" not in head:
         try:
-            head[: max(1, len(head) - 3)].decode()
+            codecs.getincrementaldecoder("utf-8")().decode(head)  # which may end within a character
             return "text/plain"
         except UnicodeDecodeError:
             pass
@@ -51,7 +56,7 @@ def check_image(stream: BinaryIO, *, max_pixels: int) -> tuple[int, int]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(stream) as image:
+            with Image.open(stream, formats=_DECODED) as image:
                 width, height = image.size
                 frames = getattr(image, "n_frames", 1)
                 if width * height * max(frames, 1) > max_pixels:
@@ -81,5 +86,5 @@ _UNSAFE = re.compile(r"[^\w.\- ()]+")
 def safe_name(name: str) -> str:
     """A file name without paths, control characters or tricks, at most 120 characters."""
     last = unicodedata.normalize("NFKC", name).replace("\\", "/").rsplit("/", 1)[-1]
-    cleaned = _UNSAFE.sub("_", last).strip(". ")[-120:]
+    cleaned = _UNSAFE.sub("_", last).strip(". ")[-120:].lstrip(". ")
     return cleaned or "file"
