@@ -12,7 +12,7 @@ import uuid
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from fleet.agent import classify, verdicts
+from fleet.agent import classify, submission, verdicts
 from fleet.agent.classify import Failure
 from fleet.agent.comfy import Comfy, EngineUnreachable
 from fleet.agent.config import Patience
@@ -99,35 +99,15 @@ class Drive:
             "extra_data": dict(self._order.extra_data),
         }
         began = time.monotonic()
-        while self._died is None and self._stop is None:
-            try:
-                status, reply = await self._comfy.submit(body)
-            except EngineUnreachable as error:
-                # The prompt may have arrived and only the answer got lost: ask before sending it twice.
-                known = await self._known()
-                if known:
-                    break
-                if known is None and time.monotonic() - began > self._patience.gone_s:
-                    return classify.engine_crashed(f"ComfyUI cannot be reached: {error}")
-                await asyncio.sleep(0.1)
-                continue
-            if status != 200 or not isinstance(reply, dict):
-                return classify.validation(status, reply)
-            # Servers older than client-chosen ids make their own.
-            self.prompt_id = str(reply.get("prompt_id") or self.prompt_id)
-            if reply.get("node_errors"):
-                await self._quiet_interrupt()
-                return classify.partial(reply["node_errors"])
-            break
+        handed = await submission.hand_over(self._comfy, body, gone_s=self._patience.gone_s, given_up=lambda: self._died is not None or self._stop is not None)
+        self.prompt_id = handed.prompt_id
+        if handed.in_part:
+            await self._quiet_interrupt()
+        if handed.failure is not None:
+            return handed.failure
         self._accepted_at = self._last_sign = self._last_event = time.monotonic()
         self._submit_s = self._accepted_at - began
         return None
-
-    async def _known(self) -> bool | None:
-        try:
-            return await self._comfy.history(self.prompt_id) is not None or await self._comfy.queued(self.prompt_id) is not None
-        except EngineUnreachable:
-            return None
 
     async def _watch(self) -> Conclusion:
         while True:
