@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
 import os
 import platform
 import shutil
 import socket
+import sys
 from collections.abc import Mapping
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import psutil
 
+from fleet.agent import installed
+from fleet.agent.config import EngineChoice
 from fleet.agent.order import Classes
 
 MIB = 1024**2
 PROTOCOL = 1
+PACKAGES_S = 30.0
 
 
 async def gpu() -> tuple[str, int]:
@@ -46,9 +50,27 @@ def parse_gpu(text: str) -> tuple[str, int]:
     return (name.strip(), int(memory) * MIB) if name and memory.strip().isdigit() else ("cpu", 0)
 
 
-def packages() -> dict[str, str]:
-    found = {str(d.name).lower(): d.version for d in metadata.distributions() if d.name}
-    return dict(sorted(found.items()))
+async def packages(choice: EngineChoice) -> dict[str, str]:
+    """The packages that nodes import: those of the interpreter ComfyUI runs in, which need not be the agent's."""
+    if choice.kind == "external":
+        return {}
+    if choice.kind == "embedded" or choice.python == sys.executable:
+        return await asyncio.to_thread(installed.packages)
+    try:
+        process = await asyncio.create_subprocess_exec(
+            choice.python, installed.__file__, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL
+        )
+    except OSError:  # the start of ComfyUI will say the same louder
+        return {}
+    try:
+        out, _ = await asyncio.wait_for(process.communicate(), PACKAGES_S)
+        return {str(name): str(version) for name, version in json.loads(out).items()}
+    except (TimeoutError, ValueError, AttributeError):
+        return {}
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
 
 
 def describe(
@@ -57,7 +79,7 @@ def describe(
     stats: Mapping[str, Any],
     object_info: Mapping[str, Any],
     gpu_found: tuple[str, int],
-    installed: Mapping[str, str],
+    package_versions: Mapping[str, str],
     work_dir: Path,
 ) -> dict[str, Any]:
     """The fingerprint of the worker protocol."""
@@ -76,11 +98,17 @@ def describe(
         "disk_free_bytes": shutil.disk_usage(work_dir).free,
         "comfyui_version": str(system.get("comfyui_version", "")),
         "engine": "embedded" if embedded else "comfyui",
-        "python": platform.python_version(),
-        "packages": dict(installed),
+        # "3.11.7 (main, ...) [GCC ...]": the interpreter of the server, which need not be this one.
+        "python": (str(system.get("python_version") or "").split() or [platform.python_version()])[0],
+        "packages": dict(package_versions) or _reported(system),
         "node_classes": classes,
         "node_classes_sha256": hashlib.sha256("\n".join(classes).encode()).hexdigest(),
     }
+
+
+def _reported(system: Mapping[str, Any]) -> dict[str, str]:
+    """What a server started by somebody else tells of its packages."""
+    return {"torch": str(system["pytorch_version"])} if system.get("pytorch_version") else {}
 
 
 def classes(object_info: Mapping[str, Any]) -> Classes:
@@ -95,6 +123,11 @@ def classes(object_info: Mapping[str, Any]) -> Classes:
 def registration(*, name: str, instance: str, agent_version: str, found: Mapping[str, Any]) -> dict[str, Any]:
     """The body of /register."""
     return {
-        "protocol": PROTOCOL, "agent_version": agent_version, "instance": instance, "name": name, "pid": os.getpid(),
-        "host": socket.gethostname(), "fingerprint": dict(found),
+        "protocol": PROTOCOL,
+        "agent_version": agent_version,
+        "instance": instance,
+        "name": name,
+        "pid": os.getpid(),
+        "host": socket.gethostname(),
+        "fingerprint": dict(found),
     }

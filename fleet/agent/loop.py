@@ -10,14 +10,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from fleet.agent import VERSION, backoff, classify, completion, fingerprint, preflight, tidy
+from fleet.agent import backoff, classify, completion, enrolment, tidy
 from fleet.agent.comfy import EngineUnreachable
 from fleet.agent.config import Settings
 from fleet.agent.control import ControlPlane, Refused, Retired, Stale, Unavailable
+from fleet.agent.enrolment import Rhythm
 from fleet.agent.keeper import Hopeless, Keeper
 from fleet.agent.leaving import Leaving
 from fleet.agent.logs import Log, about
 from fleet.agent.pulse import Pulse
+from fleet.agent.room import Room
 from fleet.agent.run import JobRun, Report
 from fleet.agent.waker import Waker
 
@@ -25,7 +27,6 @@ log = Log(__name__)
 
 WARM_KEYS = 8
 SHORT_WAIT_S = 2.0
-VRAM_EVERY_S = 5.0
 
 
 class Agent:
@@ -39,13 +40,11 @@ class Agent:
         self.leaving: Leaving | None = None
         self.draining = False
         self.warm: list[str] = []
-        self.short: list[str] = []
+        self.room = Room(settings, work_dir)
+        self.rhythm = Rhythm()
         self._renewed_at = 0.0
-        self._lease_s = 15.0
-        self._poll_wait_s = 20.0
         self._pulse: Pulse | None = None
         self._waker = Waker(lambda: self.leaving is not None or self.draining)
-        self._vram: tuple[int, int] = (0, 0)
         self._background: set[asyncio.Task[None]] = set()
         self.keeper.engine.on_death = self._engine_died
 
@@ -70,40 +69,28 @@ class Agent:
 
     async def _start(self) -> bool:
         """Engine up and worker registered; False when told to leave meanwhile."""
-        measured = asyncio.gather(fingerprint.gpu(), asyncio.to_thread(fingerprint.packages))
+        measuring = asyncio.create_task(enrolment.measure(self.settings))
         if not await self._waker.unless_woken(self.keeper.start()):
-            measured.cancel()
+            measuring.cancel()
             return False
-        gpu, installed = await measured
-        return await self._waker.unless_woken(self._register(gpu, installed)) and self.leaving is None
+        measured = await measuring
+        return await self._waker.unless_woken(self._register(measured)) and self.leaving is None
 
-    async def _register(self, gpu: tuple[str, int], installed: Mapping[str, str]) -> None:
-        body = fingerprint.registration(
-            name=self.settings.name, instance=self.settings.instance, agent_version=VERSION,
-            found=fingerprint.describe(
-                engine_kind=self.settings.engine.kind, stats=self.keeper.stats, object_info=self.keeper.object_info,
-                gpu_found=gpu, installed=installed, work_dir=self.work_dir,
-            ),
-        )
-        try:
-            answer = await self.control.enrol(self.settings.pool_token, body)
-        except (Retired, Refused, Stale) as error:
-            self.leaving = Leaving("stopped", f"Registration was refused: {error}", 2, tell=False)
+    async def _register(self, measured: enrolment.Measured) -> None:
+        answer = await enrolment.enrol(self.control, self.settings, self.keeper, measured, self.work_dir)
+        if isinstance(answer, Leaving):
+            self.leaving = answer
             return
-        except Unavailable as error:
-            self.leaving = Leaving("silence", f"The control plane cannot be reached: {error}", 3, tell=False)
-            return
-        self._lease_s, self._poll_wait_s = float(answer.get("lease_s", 15)), float(answer.get("poll_wait_s", 20))
+        self.rhythm = answer
         self._pulse = Pulse(
             self.control,
-            heartbeat_s=float(answer.get("heartbeat_s", 2)),
-            silence_s=float(answer.get("silence_exit_s", 60)),
+            heartbeat_s=answer.heartbeat_s,
+            silence_s=answer.silence_exit_s,
             state=self._state,
             on_answer=self._answered,
             on_retired=self._retired,
             on_silence=self._silent,
         )
-        log.info("registered", worker=answer.get("worker"))
 
     # Work
 
@@ -117,7 +104,9 @@ class Agent:
                 self.warm.clear()
                 await self._waker.unless_woken(self.keeper.make_ready())
                 continue
-            if not self._has_room():
+            if self.room.look():
+                self._moved()
+            if self.room.short:
                 await self._waker.nap(SHORT_WAIT_S)
                 continue
             try:
@@ -137,7 +126,7 @@ class Agent:
 
         async def ask() -> None:
             nonlocal answer
-            claim = asyncio.create_task(self.control.claim(wait_s=self._poll_wait_s, warm=self.warm))
+            claim = asyncio.create_task(self.control.claim(wait_s=self.rhythm.poll_wait_s, warm=self.warm))
             died = asyncio.create_task(self.keeper.engine.died.wait())
             try:
                 await asyncio.wait({claim, died}, return_when=asyncio.FIRST_COMPLETED)
@@ -206,7 +195,7 @@ class Agent:
         if report.body["outcome"] == "succeeded":
             self._remember(run.assignment.get("warm_key"))
         # By then the lease is gone for certain, and another worker has the job.
-        patience_s = max(2 * self._lease_s, 30.0)
+        patience_s = max(2 * self.rhythm.lease_s, 30.0)
         await completion.send(self.control, run, report, warm=list(self.warm), until=lambda: time.monotonic() - self._renewed_at < patience_s)
 
     async def _aftermath(self, run: JobRun, report: Report) -> None:
@@ -289,18 +278,7 @@ class Agent:
     def _state(self) -> dict[str, Any]:
         run = self.current
         state = "draining" if self.draining else "busy" if run else "idle" if self.keeper.ready else "starting"
-        usage = preflight.usage(self.work_dir, self._vram)
-        return {"state": state, "jobs": [run.heartbeat()] if run else [], "usage": usage.body(self.short)}
-
-    def _has_room(self) -> bool:
-        usage = preflight.usage(self.work_dir)
-        short = preflight.shortages(usage, min_free_disk_bytes=self.settings.min_free_disk_bytes, min_free_ram_bytes=self.settings.min_free_ram_bytes)
-        if short != self.short:
-            free = {"disk_free_bytes": usage.disk_free_bytes, "ram_free_bytes": usage.ram_free_bytes}
-            log.warning("short of resources" if short else "room again", short=short, **free)
-            self.short = short
-            self._moved()
-        return not short
+        return {"state": state, "jobs": [run.heartbeat()] if run else [], "usage": self.room.body()}
 
     def _remember(self, warm_key: Any) -> None:
         if isinstance(warm_key, str) and warm_key:
@@ -314,17 +292,11 @@ class Agent:
 
     async def _beat(self) -> None:
         assert self._pulse is not None
-        watching = asyncio.create_task(self._watch_vram())
+        watching = asyncio.create_task(self.room.watch_vram(self.keeper))
         try:
             await self._pulse.beat()
         finally:
             watching.cancel()
-
-    async def _watch_vram(self) -> None:
-        while preflight.vram_of(self.keeper.stats) != (0, 0):
-            with contextlib.suppress(EngineUnreachable, AssertionError):
-                self._vram = preflight.vram_of(await self.keeper.comfy.system_stats())
-            await asyncio.sleep(VRAM_EVERY_S)
 
     async def _goodbye(self, beating: asyncio.Task[None] | None) -> None:
         if self.leaving is None:

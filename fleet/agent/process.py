@@ -142,11 +142,18 @@ class Engine:
             "--port",
             str(port),
             "--disable-auto-launch",
+            "--front-end-root",  # nobody opens this server's page, so its package need not be installed
+            str(self._page()),
             *self._directories(),
             "--database-url",
             f"sqlite:///{database}",
             *self.choice.args,
         ]
+
+    def _page(self) -> Path:
+        page = self.work_dir / "page"
+        page.mkdir(parents=True, exist_ok=True)
+        return page
 
     def _directories(self) -> list[str]:
         # ComfyUI exits when its user directory is missing.

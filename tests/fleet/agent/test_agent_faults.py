@@ -160,7 +160,7 @@ def test_a_comfyui_source_tree_is_started_with_directories_of_its_own(plane, sta
     (source / "main.py").write_text(
         "import argparse, os, sys\n"
         "p = argparse.ArgumentParser()\n"
-        "for n in ('listen', 'port', 'output-directory', 'temp-directory', 'input-directory', 'user-directory', 'database-url'):\n"
+        "for n in ('listen', 'port', 'output-directory', 'temp-directory', 'input-directory', 'user-directory', 'database-url', 'front-end-root'):\n"
         "    p.add_argument('--' + n, required=True)\n"
         "p.add_argument('--disable-auto-launch', action='store_true')\n"
         "p.add_argument('--cpu', action='store_true', required=True)\n"

@@ -5,13 +5,17 @@ import itertools
 import json
 import random
 import struct
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fleet.agent import backoff, config, control, events, fingerprint, inputs, preflight, waker, warmup
+from fleet.agent import backoff, config, control, events, fingerprint, inputs, installed, preflight, submission, waker, warmup
+from fleet.agent.comfy import EngineUnreachable
+from fleet.agent.config import EngineChoice
 
 ENV = {"COMFYPLANE_URL": "http://plane/", "COMFYPLANE_POOL_TOKEN": "t"}
 
@@ -64,10 +68,55 @@ def test_the_gpu_is_read_from_nvidia_smi(text, found):
     assert fingerprint.parse_gpu(text) == found
 
 
+@pytest.mark.parametrize(
+    ("script", "found"),
+    [("echo '{\"torch\": \"2.9\"}'", {"torch": "2.9"}), ("echo nonsense", {}), ("exit 1", {}), (None, {})],
+    ids=["packages", "nonsense", "failure", "no such interpreter"],
+)
+def test_packages_are_those_of_comfyuis_interpreter(tmp_path, script, found):
+    python = tmp_path / "python"
+    if script is not None:
+        python.write_text(f"#!/bin/sh\n{script}\n")
+        python.chmod(0o755)
+    assert asyncio.run(fingerprint.packages(EngineChoice(directory=tmp_path, python=str(python)))) == found
+
+
+def test_an_interpreter_of_its_own_lists_its_packages():
+    done = subprocess.run([sys.executable, installed.__file__], capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout) == installed.packages()
+
+
+def test_a_server_of_somebody_else_tells_what_it_can(tmp_path):
+    stats = {"system": {"python_version": "3.12.1 (main) [GCC]", "pytorch_version": "2.9.1+cu130"}}
+    assert asyncio.run(fingerprint.packages(EngineChoice(url="http://127.0.0.1:1"))) == {}
+    told = fingerprint.describe(engine_kind="external", stats=stats, object_info={}, gpu_found=("cpu", 0), package_versions={}, work_dir=tmp_path)
+    assert (told["python"], told["packages"]) == ("3.12.1", {"torch": "2.9.1+cu130"})
+
+
+def test_a_prompt_that_ended_between_two_questions_is_not_sent_twice():
+    class Server:
+        submitted, asked = 0, 0
+
+        async def submit(self, body):
+            self.submitted += 1
+            raise EngineUnreachable("the answer got lost")
+
+        async def history(self, prompt_id):
+            self.asked += 1
+            return {} if self.asked > 1 else None
+
+        async def queued(self, prompt_id):
+            return None
+
+    server = Server()
+    handed = asyncio.run(submission.hand_over(server, {"prompt_id": "p"}, gone_s=1, given_up=lambda: False))
+    assert (handed.prompt_id, handed.failure, server.submitted) == ("p", None, 1)
+
+
 def test_the_fingerprint_of_classes_does_not_depend_on_order(tmp_path):
     def digest(names):
         info = {name: {} for name in names}
-        told = fingerprint.describe(engine_kind="comfyui", stats={}, object_info=info, gpu_found=("cpu", 0), installed={}, work_dir=tmp_path)
+        told = fingerprint.describe(engine_kind="comfyui", stats={}, object_info=info, gpu_found=("cpu", 0), package_versions={}, work_dir=tmp_path)
         return told["node_classes_sha256"]
 
     assert digest(["A", "B"]) == digest(["B", "A"]) != digest(["A"])
