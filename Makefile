@@ -38,7 +38,7 @@ fmt: $(VENV)/.dev ## format the code
 
 lock: ## compile the lock files again (needs uv)
 	@for set in requirements requirements-dev; do $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
-	  --no-emit-find-links --custom-compile-command 'make lock' $$set.in -o $$set.lock || exit 1; done
+	  --no-emit-find-links --no-annotate --custom-compile-command 'make lock' $$set.in -o $$set.lock || exit 1; done
 
 clean: ## remove the virtual environment and caches; data stays
 	@rm -rf $(VENV) .mypy_cache .ruff_cache .hypothesis .import_linter_cache

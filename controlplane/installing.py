@@ -39,9 +39,9 @@ def prepare(*, demo: bool, say: Callable[[str], None], now: datetime) -> bool:
     ensure_nodes(say=say, now=now)
     if not demo:
         return False
-    from controlplane.demo import seeding
+    from controlplane.demo.seeding import seed
 
-    return seeding.seed(say=say, now=now)
+    return seed(say=say, now=now)
 
 
 def migrate(*, say: Callable[[str], None]) -> None:
