@@ -95,6 +95,12 @@ class Gone(WorkflowError):
     status = 410
 
 
+class LengthRequired(WorkflowError):
+    """A body whose length is not told beforehand."""
+
+    status = 411
+
+
 class TooLarge(WorkflowError):
     status = 413
 

@@ -11,11 +11,14 @@ import structlog
 from django.http import HttpRequest, HttpResponse
 
 from controlplane.kernel import envelope, metrics
-from controlplane.kernel.errors import WorkflowError
+from controlplane.kernel.errors import LengthRequired, WorkflowError
 from controlplane.kernel.ids import uuid7
 
 log = logging.getLogger("comfyplane.request")
 _ACCEPTABLE_ID = re.compile(r"[A-Za-z0-9._-]{8,64}")
+LENGTH_REQUIRED = LengthRequired(
+    "length_required", "The request has a body but no Content-Length.", "Send the body as bytes of known length, not as a stream of chunks."
+)
 _MACHINE_PATHS = ("/v1/", "/worker/", "/ops/api/", "/metrics", "/healthz", "/readyz")
 
 
@@ -32,7 +35,9 @@ class RequestLog:
         structlog.contextvars.clear_contextvars()
         structlog.contextvars.bind_contextvars(request_id=request_id)
         started = time.perf_counter()
-        response = self.get_response(request)
+        # Django reads as many bytes as Content-Length says: without one it would take the body for empty, and run a job nobody asked for.
+        unmeasured = "HTTP_TRANSFER_ENCODING" in request.META and not request.META.get("CONTENT_LENGTH")
+        response = envelope.render(LENGTH_REQUIRED, request) if unmeasured else self.get_response(request)
         seconds = time.perf_counter() - started
         if request.path.startswith(_MACHINE_PATHS) and response.status_code >= 400 and not _is_json(response):
             response = _enveloped(request, response)

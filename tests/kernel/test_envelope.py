@@ -5,7 +5,7 @@ import logging
 
 import pytest
 from django.core.exceptions import PermissionDenied, RequestDataTooBig, SuspiciousOperation, TooManyFieldsSent
-from django.http import Http404, HttpResponse, HttpResponseNotAllowed, JsonResponse
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseNotAllowed, JsonResponse
 from django.http.multipartparser import MultiPartParserError
 from django.test import RequestFactory
 from rest_framework import exceptions as drf
@@ -98,3 +98,12 @@ def test_the_content_policy_is_strict_but_in_the_admin() -> None:
     policy = ContentPolicy(lambda request: HttpResponse())
     assert "unsafe-eval" not in policy(RequestFactory().get("/ops/"))["Content-Security-Policy"]
     assert "unsafe-eval" in policy(RequestFactory().get("/admin/"))["Content-Security-Policy"]
+
+
+def test_a_body_of_unknown_length_is_refused_rather_than_taken_for_empty() -> None:
+    def never(request: HttpRequest) -> HttpResponse:
+        raise AssertionError("the view would see an empty body")
+
+    request = RequestFactory().post("/v1/workflows/paint/jobs", data=b"", content_type="application/json", headers={"Transfer-Encoding": "chunked"})
+    response = RequestLog(never)(request)
+    assert (response.status_code, json.loads(response.content)["error"]["code"]) == (411, "length_required")
