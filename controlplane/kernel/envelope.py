@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 from typing import Any
 
-from django.core.exceptions import PermissionDenied, RequestDataTooBig, SuspiciousOperation, TooManyFieldsSent, TooManyFilesSent
+from django.core.exceptions import DisallowedHost, PermissionDenied, RequestDataTooBig, SuspiciousOperation, TooManyFieldsSent, TooManyFilesSent
+from django.db import InterfaceError, OperationalError
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.http.multipartparser import MultiPartParserError
+from django.http.request import UnreadablePostError
 from rest_framework import exceptions as drf
 from rest_framework.response import Response
 from rest_framework.views import set_rollback
@@ -28,6 +31,14 @@ def translate(exc: Exception) -> errors.WorkflowError:
             )
         case TooManyFieldsSent() | TooManyFilesSent():
             return errors.Malformed("too_many_fields", "The form has too many fields or files.", "Send fewer parts, or JSON.")
+        case DisallowedHost():
+            return errors.Malformed(
+                "host_unknown",
+                "This installation does not answer to the host name in the request.",
+                "Use its own address; an operator adds names in ALLOWED_HOSTS.",
+            )
+        case UnreadablePostError():
+            return errors.Malformed("body_incomplete", "The connection ended before the whole body arrived.", "Send the request again.")
         case drf.ParseError() | MultiPartParserError() | UnicodeDecodeError() | SuspiciousOperation():
             return errors.Malformed("malformed_body", "The request body could not be read.", "Send valid UTF-8 JSON, or multipart/form-data with a boundary.")
         case drf.UnsupportedMediaType():
@@ -51,6 +62,14 @@ def translate(exc: Exception) -> errors.WorkflowError:
             return errors.NotFound("not_found", "There is nothing at this address.", "Check the id and the key it belongs to.")
         case drf.ValidationError():
             return errors.Invalid("invalid_request", "A field of the request is not valid.", "See details.", details={"fields": exc.get_full_details()})
+        case OperationalError() | InterfaceError():
+            log.error("the database does not answer", exc_info=exc)
+            return errors.Unavailable(
+                "database_unavailable", "The database does not answer at the moment.", "Try again, with the same Idempotency-Key.", headers={"Retry-After": "2"}
+            )
+        case OSError(errno=errno.ENOSPC | errno.EDQUOT):
+            log.error("no room left to keep files", exc_info=exc)
+            return errors.Unavailable("storage_full", "There is no room left to keep this.", "Try again later.", headers={"Retry-After": "60"})
     log.error("unexpected error", exc_info=exc)
     return errors.WorkflowError("internal_error", "Something failed on our side; nothing was charged.", "Try again. If it stays, send us the request id.")
 

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 
 import structlog
+from django.core.exceptions import DisallowedHost
 from django.http import HttpRequest, HttpResponse
 
 from controlplane.kernel import envelope, metrics
@@ -67,7 +68,13 @@ def _enveloped(request: HttpRequest, response: HttpResponse) -> HttpResponse:
     from rest_framework import exceptions as drf
 
     by_status: dict[int, Exception] = {404: drf.NotFound(), 405: drf.MethodNotAllowed(request.method or ""), 403: drf.PermissionDenied(), 400: drf.ParseError()}
-    error = envelope.translate(by_status.get(response.status_code, RuntimeError(f"bare {response.status_code}")))
+    meant = by_status.get(response.status_code, RuntimeError(f"bare {response.status_code}"))
+    if response.status_code == 400:
+        try:
+            request.get_host()
+        except DisallowedHost as refused:
+            meant = refused
+    error = envelope.translate(meant)
     fresh = envelope.render(error, request)
     if response.has_header("Allow"):
         fresh["Allow"] = response["Allow"]

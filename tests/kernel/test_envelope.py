@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+import errno
 import json
 import logging
 
 import pytest
-from django.core.exceptions import PermissionDenied, RequestDataTooBig, SuspiciousOperation, TooManyFieldsSent
+from django.core.exceptions import DisallowedHost, PermissionDenied, RequestDataTooBig, SuspiciousOperation, TooManyFieldsSent
+from django.db import InterfaceError, OperationalError
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseNotAllowed, JsonResponse
 from django.http.multipartparser import MultiPartParserError
+from django.http.request import UnreadablePostError
 from django.test import RequestFactory
 from rest_framework import exceptions as drf
 
@@ -44,6 +47,11 @@ def test_a_refusal_has_all_six_fields() -> None:
         (drf.NotAuthenticated(), 401, "key_missing"),
         (PermissionDenied(), 403, "forbidden"),
         (Http404(), 404, "not_found"),
+        (DisallowedHost(), 400, "host_unknown"),
+        (UnreadablePostError(), 400, "body_incomplete"),
+        (OperationalError("server closed the connection"), 503, "database_unavailable"),
+        (InterfaceError("connection already closed"), 503, "database_unavailable"),
+        (OSError(errno.ENOSPC, "No space left on device"), 503, "storage_full"),
         (drf.ValidationError({"width": ["wrong"]}), 422, "invalid_request"),
     ],
 )
@@ -107,3 +115,9 @@ def test_a_body_of_unknown_length_is_refused_rather_than_taken_for_empty() -> No
     request = RequestFactory().post("/v1/workflows/paint/jobs", data=b"", content_type="application/json", headers={"Transfer-Encoding": "chunked"})
     response = RequestLog(never)(request)
     assert (response.status_code, json.loads(response.content)["error"]["code"]) == (411, "length_required")
+
+
+def test_a_host_nobody_allowed_is_named_as_the_reason() -> None:
+    response = ask(lambda request: HttpResponse(status=400), host="elsewhere.example")
+    assert json.loads(response.content)["error"]["code"] == "host_unknown"
+    assert json.loads(ask(lambda request: HttpResponse(status=400)).content)["error"]["code"] == "malformed_body"
