@@ -17,6 +17,7 @@ from controlplane.kernel.ids import uuid7
 
 log = logging.getLogger("comfyplane.request")
 _ACCEPTABLE_ID = re.compile(r"[A-Za-z0-9._-]{8,64}")
+_HEARTBEAT = "/worker/v1/heartbeat"
 LENGTH_REQUIRED = LengthRequired(
     "length_required", "The request has a body but no Content-Length.", "Send the body as bytes of known length, not as a stream of chunks."
 )
@@ -45,9 +46,12 @@ class RequestLog:
         response["X-Request-ID"] = request_id
         route = request.resolver_match.route if request.resolver_match else "unmatched"
         metrics.observe_request(route=route, method=request.method or "", status=response.status_code, seconds=seconds)
-        if response.status_code >= 500 or log.isEnabledFor(logging.DEBUG) or request.method not in ("GET", "HEAD"):
+        # Heartbeats come every second or two from each worker: only one that is refused says anything.
+        quiet = request.method in ("GET", "HEAD") or (request.path == _HEARTBEAT and response.status_code < 400)
+        level = logging.ERROR if response.status_code >= 500 else logging.DEBUG if quiet else logging.INFO
+        if log.isEnabledFor(level):
             log.log(
-                logging.ERROR if response.status_code >= 500 else logging.INFO,
+                level,
                 "request",
                 extra={"method": request.method, "path": request.path, "status": response.status_code, "ms": round(seconds * 1000, 1)},
             )

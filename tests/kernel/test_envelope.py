@@ -121,3 +121,10 @@ def test_a_host_nobody_allowed_is_named_as_the_reason() -> None:
     response = ask(lambda request: HttpResponse(status=400), host="elsewhere.example")
     assert json.loads(response.content)["error"]["code"] == "host_unknown"
     assert json.loads(ask(lambda request: HttpResponse(status=400)).content)["error"]["code"] == "malformed_body"
+
+
+@pytest.mark.parametrize(("path", "status", "said"), [("/worker/v1/heartbeat", 200, 0), ("/worker/v1/heartbeat", 401, 1), ("/v1/files", 201, 1)])
+def test_a_heartbeat_is_logged_only_when_it_is_refused(caplog, path: str, status: int, said: int) -> None:
+    with caplog.at_level(logging.INFO, logger="comfyplane.request"):
+        RequestLog(lambda request: JsonResponse({}, status=status))(RequestFactory().post(path))
+    assert len(caplog.records) == said
