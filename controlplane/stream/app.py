@@ -30,7 +30,7 @@ from controlplane.kernel.errors import NotFound, WorkflowError  # noqa: E402
 from controlplane.kernel.ids import parse_uuid, uuid7  # noqa: E402
 from controlplane.stream.proxy import Proxy  # noqa: E402
 from controlplane.stream.waking import Waker  # noqa: E402
-from fleet import events, tokens, worker_api  # noqa: E402
+from fleet import events, tokens, worker_api, worker_body  # noqa: E402
 from fleet.models import Job  # noqa: E402
 
 T = TypeVar("T")
@@ -60,10 +60,9 @@ async def in_thread(call: Callable[..., T], *args: Any) -> T:
 async def claim(request: Request) -> Response:
     """Long poll: answer as soon as a job is leased, or empty after `wait_s`."""
     token = worker_api.bearer(request.headers.get("authorization", ""))
-    body = worker_api.read_json(await request.body())
-    wait = body.get("wait_s")
-    wait_s = min(max(float(wait), 0.0), settings.WORKER["POLL_WAIT_S"]) if isinstance(wait, int | float) else 0.0
     worker = await in_thread(tokens.worker_of, token)
+    body = worker_body.read_json(await _bounded(request))
+    wait_s = worker_body.seconds(body.get("wait_s"), most=settings.WORKER["POLL_WAIT_S"])
     until = time.monotonic() + wait_s
     with waker.listening(f"pool:{worker.pool_id}") as woken:
         while True:
@@ -76,6 +75,16 @@ async def claim(request: Request) -> Response:
                 await asyncio.wait_for(woken.wait(), min(left, RECHECK_S))
             if await request.is_disconnected():
                 return Response(status_code=499)
+
+
+async def _bounded(request: Request) -> bytes:
+    """The body, or just enough of it to be refused."""
+    raw = b""
+    async for chunk in request.stream():
+        raw += chunk
+        if len(raw) > worker_body.MAX_BODY_BYTES:
+            break
+    return raw
 
 
 async def job_events(request: Request) -> Response:

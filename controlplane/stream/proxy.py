@@ -24,9 +24,10 @@ class Proxy:
         self.enabled = bool(upstream)
         unix = upstream.removeprefix("unix:") if upstream.startswith("unix:") else None
         self._base = "http://web" if unix else upstream.rstrip("/")
+        self._timeout = httpx.Timeout(120.0, connect=5.0, pool=30.0)
         self._client = httpx.AsyncClient(
             transport=httpx.AsyncHTTPTransport(uds=unix, limits=httpx.Limits(max_connections=200, max_keepalive_connections=64), retries=0),
-            timeout=httpx.Timeout(120.0, connect=5.0, pool=30.0),
+            timeout=self._timeout,
             trust_env=False,
         )
 
@@ -38,11 +39,13 @@ class Proxy:
         path = request.scope.get("raw_path", request.url.path.encode()).split(b"?")[0]
         query = request.scope.get("query_string", b"")
         has_body = request.headers.get("content-length", "0") != "0" or "transfer-encoding" in request.headers
-        outgoing = self._client.build_request(
+        # Not client.build_request: it would accept encodings, for instance, which the caller never said it can read.
+        outgoing = httpx.Request(
             request.method,
             httpx.URL(self._base).copy_with(raw_path=path + (b"?" + query if query else b"")),
             headers=headers,
             content=request.stream() if has_body else None,
+            extensions={"timeout": self._timeout.as_dict()},
         )
         try:
             answer = await self._client.send(outgoing, stream=True)
@@ -55,7 +58,9 @@ class Proxy:
             )
             return JSONResponse(refusal.envelope(), status_code=503, headers=refusal.headers)
         response = StreamingResponse(answer.aiter_raw(), status_code=answer.status_code, background=BackgroundTask(answer.aclose))
-        response.raw_headers = [(k.lower(), v) for k, v in answer.headers.raw if k.lower() not in _HOP]
+        # A 304 tells the length of what it does not send; the server below would wait for it.
+        left_out = _HOP | {b"content-length"} if answer.status_code == 304 else _HOP
+        response.raw_headers = [(k.lower(), v) for k, v in answer.headers.raw if k.lower() not in left_out]
         return response
 
     async def close(self) -> None:

@@ -67,7 +67,7 @@ class Waker:
 
     async def _watch_sqlite(self) -> None:
         path = Path(str(settings.DATABASES["default"]["NAME"]))
-        database = sqlite3.connect(f"file:{path}?mode=ro", uri=True, check_same_thread=False)
+        database = sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, check_same_thread=False)
         seen = -1
         try:
             while True:
