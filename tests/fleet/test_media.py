@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import struct
 import zlib
@@ -112,10 +113,8 @@ def test_a_polyglot_is_what_it_begins_with() -> None:
 def test_no_bytes_do_anything_but_decode_or_be_refused(magic: bytes, cut: int, tail: bytes) -> None:
     data = magic[:cut] + tail
     media.sniff(data)
-    try:
+    with contextlib.suppress(WorkflowError):
         media.check_image(io.BytesIO(data), max_pixels=10_000)
-    except WorkflowError:
-        pass
 
 
 @pytest.mark.parametrize(
