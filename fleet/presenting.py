@@ -59,7 +59,8 @@ def error(job: Job) -> dict[str, Any] | None:
         "message": given.get("message", ""),
         "suggestion": given.get("suggestion", ""),
         "alternative_endpoint": given.get("alternative_endpoint"),
-        "details": given.get("details") or {},
+        # A traceback names paths of the worker: operators see it, customers do not.
+        "details": {key: value for key, value in (given.get("details") or {}).items() if key != "traceback"},
         "request_id": job.request_id,
         "class": job.failure_class,
     }
