@@ -33,15 +33,16 @@ class Basic(BaseAuthentication):
         scheme, _, value = request.headers.get("Authorization", "").partition(" ")
         if scheme.lower() != "basic":
             return None
+        if request.headers.get("Origin") or request.headers.get("Sec-Fetch-Site"):
+            # A browser that remembers the password would send it from anybody's page.
+            raise Forbidden("browser_refused", "A page in a browser may not use a password here.", "Call from a script, or sign in to the console.")
         try:
             name, _, password = base64.b64decode(value, validate=True).decode().partition(":")
         except (binascii.Error, UnicodeDecodeError):
             raise Unauthenticated("login_malformed", "The Basic credentials cannot be read.", "Send base64 of name:password.", headers=_CHALLENGE) from None
         user = authenticate(request._request, username=name.replace("\x00", ""), password=password) if name and password else None
         if user is None:
-            raise Unauthenticated(
-                "login_refused", "That name and password do not fit.", "`manage.py credentials` shows the login.", headers=_CHALLENGE
-            )
+            raise Unauthenticated("login_refused", "That name and password do not fit.", "`manage.py credentials` shows the login.", headers=_CHALLENGE)
         return user, None
 
     def authenticate_header(self, request: Request) -> str:
@@ -54,9 +55,7 @@ class HasRole(BasePermission):
     def has_permission(self, request: Request, view: Any) -> bool:
         user: Any = request.user
         if user is None or not user.is_authenticated:
-            raise Unauthenticated(
-                "login_missing", "This address is for operators.", "Send HTTP Basic credentials.", headers=_CHALLENGE
-            )
+            raise Unauthenticated("login_missing", "This address is for operators.", "Send HTTP Basic credentials.", headers=_CHALLENGE)
         request._request.user = user
         role = getattr(view, "roles", {}).get(request.method or "", "viewer")
         if not user.is_staff or (role != "viewer" and not roles.may(request._request, role)):

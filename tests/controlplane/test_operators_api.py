@@ -95,3 +95,10 @@ def test_a_channel_moves_to_a_named_version_only(client: Client) -> None:
         ({"version": 1}, "/ops/api/workflows/none/channels/production", 404),
     ):
         assert send(client, body, headers, path).status_code == status
+
+
+@pytest.mark.parametrize("sent_by_browsers", [{"Origin": "http://elsewhere.example"}, {"Sec-Fetch-Site": "cross-site"}])
+def test_a_password_that_a_browser_remembers_is_no_use_to_another_page(client: Client, sent_by_browsers: dict[str, str]) -> None:
+    answer = send(client, {"document": factories.GRAPH, "slug": "forged"}, login("release") | sent_by_browsers)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (403, "browser_refused")
+    assert not Version.objects.exists()
