@@ -63,7 +63,7 @@ def translate(exc: Exception) -> errors.WorkflowError:
         case drf.ValidationError():
             return errors.Invalid("invalid_request", "A field of the request is not valid.", "See details.", details={"fields": exc.get_full_details()})
         case OperationalError() | InterfaceError():
-            log.error("the database does not answer", exc_info=exc)
+            log.error("the database does not answer", extra={"error": str(exc)[:300]})  # one line: while it is away every request comes here
             return errors.Unavailable(
                 "database_unavailable", "The database does not answer at the moment.", "Try again, with the same Idempotency-Key.", headers={"Retry-After": "2"}
             )
