@@ -51,7 +51,7 @@ VALUES {rows}
 """
 
 _BUSY = """
-UPDATE fleet_worker SET state = 'busy', state_since = %s, seen_at = %s, idle_since = NULL
+UPDATE fleet_worker SET state = 'busy', state_since = %s, seen_at = %s, idle_since = NULL, ready_at = coalesce(ready_at, %s)
 WHERE id = %s AND state NOT IN ('stopped', 'lost', 'draining')
 """
 
@@ -86,7 +86,7 @@ def _claim(worker: Worker, *, limit: int, warm: Collection[str], now: datetime) 
     for row in leased:
         blank += [row[0], row[1], worker.id, "running", now, "", {}, [], 0.0, 0]
     sql.run(_ATTEMPTS.format(rows=", ".join([f"({sql.marks(10)})"] * len(leased))), blank)
-    if not sql.run(_BUSY, [now, now, worker.id]):
+    if not sql.run(_BUSY, [now, now, now, worker.id]):
         raise _Leaving
     return [
         Assignment(sql.to_uuid(id_), attempt, sql.to_uuid(version), sql.to_json(inputs), warm_key, sql.to_datetime(deadline), request_id)

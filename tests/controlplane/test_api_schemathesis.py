@@ -57,12 +57,11 @@ def test_a_workflows_own_document_accepts_what_it_says(api):
     operation = own["/v1/workflows/paint/jobs"]["POST"]
     seen = []
 
-    @limited
+    @settings(limited, max_examples=40)  # some are multipart, many leave every input out
     @given(case=operation.as_strategy())
     def submit(case):
         if case.media_type == "application/json" and isinstance(case.body, dict):
-            # JSON Schema takes 1.0 for a whole number, we do not.
-            inputs = {name: int(value) for name, value in case.body.get("inputs", {}).items()}
+            inputs = case.body.get("inputs", {})
             response = api.post("/v1/workflows/paint/jobs", {"inputs": inputs})
             assert response.status_code == 202, response.content
             seen.append(inputs)
