@@ -45,5 +45,6 @@ class HasScope(BasePermission):
         scopes: dict[str, str] = getattr(view, "scopes", {})
         method = "GET" if request.method == "HEAD" else str(request.method)
         if method != "OPTIONS":
-            keys.require_scope(request.auth, scopes.get(method, "jobs:read"))
+            key: Any = request.auth
+            keys.require_scope(key, scopes.get(method, "jobs:read"))
         return True

@@ -13,6 +13,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from uuid import UUID
 
 from django.db import transaction
 
@@ -75,13 +76,13 @@ WHERE customer_id = %s
 """
 
 
-def open_account(customer_id: object, *, now: datetime) -> Account:
+def open_account(customer_id: UUID, *, now: datetime) -> Account:
     """The account row of a customer; made when missing."""
     account, _ = Account.objects.get_or_create(customer_id=customer_id, defaults={"period": period_of(now)})
     return account
 
 
-def reserve(*, customer_id: object, plan: PlanRevision, amount_microusd: int, now: datetime) -> Standing:
+def reserve(*, customer_id: UUID, plan: PlanRevision, amount_microusd: int, now: datetime) -> Standing:
     """Hold money and one place of concurrency, and count the request. Raises OutOfMoney or LimitExceeded and then holds nothing."""
     statement, values = reservation(customer_id=customer_id, plan=plan, amount_microusd=amount_microusd, now=now)
     found = sql.rows(statement, values)
@@ -96,7 +97,7 @@ def reserve(*, customer_id: object, plan: PlanRevision, amount_microusd: int, no
     return standing_after(plan, found[0], now=now)
 
 
-def reservation(*, customer_id: object, plan: PlanRevision, amount_microusd: int, now: datetime) -> tuple[str, list[object]]:
+def reservation(*, customer_id: UUID, plan: PlanRevision, amount_microusd: int, now: datetime) -> tuple[str, list[object]]:
     """The statement that reserves, and its parameters: one row (for `standing_after`) when it did, none when a limit stood in the way."""
     values = {
         "customer": customer_id,
@@ -117,13 +118,13 @@ def standing_after(plan: PlanRevision, row: Sequence[int], *, now: datetime) -> 
     return _standing(plan, settled=settled, reserved=reserved, active=active, requests=requests, now=now)
 
 
-def release(*, customer_id: object, amount_microusd: int, price_microusd: int, jobs: int = 1, now: datetime) -> None:
+def release(*, customer_id: UUID, amount_microusd: int, price_microusd: int, jobs: int = 1, now: datetime) -> None:
     """Give back what `jobs` jobs held and book what they cost."""
     period = period_of(now)
     sql.run(_RELEASE, [period, period, price_microusd, price_microusd, period, period, amount_microusd, jobs, customer_id])
 
 
-def adjust(*, customer_id: object, difference_microusd: int, occurred_at: datetime) -> None:
+def adjust(*, customer_id: UUID, difference_microusd: int, occurred_at: datetime) -> None:
     """Move what counts against the limit of the month in which a corrected job ended; earlier months have no limit left to move."""
     sql.run(
         "UPDATE billing_account SET settled_microusd = settled_microusd + %s WHERE customer_id = %s AND period = %s",
@@ -132,7 +133,7 @@ def adjust(*, customer_id: object, difference_microusd: int, occurred_at: dateti
 
 
 @transaction.atomic
-def count_request(*, customer_id: object, plan: PlanRevision, now: datetime) -> Standing:
+def count_request(*, customer_id: UUID, plan: PlanRevision, now: datetime) -> Standing:
     """Count a request that reserves nothing (a refused one, an upload); raises LimitExceeded past the limit."""
     open_account(customer_id, now=now)
     account = Account.objects.select_for_update().get(customer_id=customer_id)

@@ -68,7 +68,8 @@ def check_owned(version: Version, values: dict[str, Any], *, customer_id: UUID) 
             continue
         if value.startswith("blob:") and value == exposed.default:
             continue
-        file = CustomerFile.objects.filter(id=parse_uuid(value), customer_id=customer_id).first() if parse_uuid(value) else None
+        file_id = parse_uuid(value)
+        file = CustomerFile.objects.filter(id=file_id, customer_id=customer_id).first() if file_id else None
         if file is None:
             raise Invalid(
                 "file_not_found",

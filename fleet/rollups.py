@@ -44,6 +44,8 @@ def recompute(*, now: datetime, since: datetime | None = None) -> int:
         "price_microusd",
     )
     for finished, version, customer, pool, status, failure_class, created, queued, started, busy_s, cost, price in ended.iterator(chunk_size=2000):
+        if finished is None:
+            continue  # asked for by the filter; the type does not know
         row = keyed[_floor(finished), version, customer, pool]
         row[status] += 1
         if status in ("failed", "expired") and failure_class in OURS:

@@ -16,6 +16,7 @@ from uuid import UUID
 import structlog
 from django.conf import settings
 from django.http import FileResponse, HttpRequest, HttpResponse, JsonResponse
+from django.http.response import HttpResponseBase
 from django.utils import timezone
 from django.views.decorators.csrf import csrf_exempt
 
@@ -30,13 +31,13 @@ from fleet.worker_body import read_json
 log = logging.getLogger(__name__)
 
 
-def _edge(method: str) -> Callable[[Callable[..., HttpResponse]], Callable[..., HttpResponse]]:
+def _edge(method: str) -> Callable[[Callable[..., HttpResponseBase]], Callable[..., HttpResponseBase]]:
     """One method, the error envelope, no CSRF (tokens are not cookies)."""
 
-    def decorate(view: Callable[..., HttpResponse]) -> Callable[..., HttpResponse]:
+    def decorate(view: Callable[..., HttpResponseBase]) -> Callable[..., HttpResponseBase]:
         @csrf_exempt
         @wraps(view)
-        def wrapped(request: HttpRequest, **kwargs: Any) -> HttpResponse:
+        def wrapped(request: HttpRequest, **kwargs: Any) -> HttpResponseBase:
             try:
                 if request.method != method:
                     raise MethodNotAllowed(
@@ -156,7 +157,7 @@ def heartbeat(request: HttpRequest) -> HttpResponse:
 
 
 @_edge("GET")
-def input_file(request: HttpRequest, job: UUID, attempt: int, sha256: str) -> HttpResponse:
+def input_file(request: HttpRequest, job: UUID, attempt: int, sha256: str) -> HttpResponseBase:
     """One input file of a job the worker holds. No other blob can be read this way."""
     worker = _worker(request)
     held = Job.objects.select_related("version").filter(id=job, worker=worker, attempt=attempt, status="running").first()

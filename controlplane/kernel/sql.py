@@ -36,7 +36,7 @@ def insert(instance: models.Model, *, returning: str = "") -> None:
     fields = instance._meta.concrete_fields
     statement = _inserts.get(type(instance))
     if statement is None:
-        columns = ", ".join(connection.ops.quote_name(field.column) for field in fields)
+        columns = ", ".join(connection.ops.quote_name(str(field.column)) for field in fields)
         statement = _inserts[type(instance)] = f"INSERT INTO {instance._meta.db_table} ({columns}) VALUES ({marks(len(fields))})"  # noqa: S608  names of our own models
     values = [field.get_db_prep_save(field.pre_save(instance, True), connection) for field in fields]
     run(f"{statement} RETURNING {returning}" if returning else statement, values)
