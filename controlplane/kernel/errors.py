@@ -85,6 +85,10 @@ class NotAcceptable(WorkflowError):
     status = 406
 
 
+class RequestTimeout(WorkflowError):
+    status = 408
+
+
 class Conflict(WorkflowError):
     """The thing is not in a state that allows this, or somebody else holds it."""
 

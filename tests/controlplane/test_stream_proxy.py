@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+import socket
 from collections.abc import Iterator
 
 import httpx
 import pytest
 from starlette.applications import Starlette
+from starlette.requests import Request
 from starlette.routing import Route
 
+from controlplane.stream import arriving
 from controlplane.stream.proxy import Proxy
 from tests.controlplane.stream_server import Echo, free_port, serving, web
 
@@ -102,3 +106,31 @@ def test_a_web_process_that_dies_mid_request_is_a_503_too(behind: tuple[str, typ
 def test_without_an_upstream_there_is_no_proxy() -> None:
     assert not Proxy("").enabled
     assert Proxy("unix:/run/web.sock").enabled
+
+
+def test_a_body_that_dribbles_takes_no_thread_of_the_web_process(behind: tuple[str, type[Echo]], monkeypatch: pytest.MonkeyPatch) -> None:
+    base, handler = behind
+    began = []
+    monkeypatch.setattr(handler, "do_POST", lambda self: began.append(self.path))
+    monkeypatch.setattr(arriving, "GRACE_S", 0.3)
+    host, port = base.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=10) as caller:
+        caller.sendall(b"POST /ops/login/ HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\na")
+        answer = caller.recv(65536)
+    assert answer.startswith(b"HTTP/1.1 408") and b"body_too_slow" in answer
+    assert not began
+
+
+def test_a_caller_who_leaves_is_no_error() -> None:
+    async def gone() -> dict[str, str]:
+        return {"type": "http.disconnect"}
+
+    scope = {"type": "http", "method": "POST", "path": "/up", "query_string": b"", "scheme": "http", "headers": [(b"content-length", b"1000")]}
+    answer = asyncio.run(Proxy("http://127.0.0.1:9").forward(Request({**scope, "server": ("127.0.0.1", 80)}, gone)))
+    assert answer.status_code == 499
+
+
+def test_date_and_server_are_said_once(behind: tuple[str, type[Echo]]) -> None:
+    base, _ = behind
+    headers = httpx.get(f"{base}/").headers
+    assert [len(headers.get_list(name)) for name in ("date", "server")] == [1, 1]
