@@ -124,7 +124,8 @@ MAX_OUTPUT_BYTES = env.int("MAX_OUTPUT_BYTES", 512_000_000)
 
 # -- the web process ---------------------------------------------------------------------------------
 WEB_THREADS = env.int("WEB_THREADS", 8)  # half of them may wait for a job to end (Prefer: wait)
-METRICS_TOKEN = env.str("METRICS_TOKEN", "")  # lets /metrics be read from beyond this machine
+# Reads /metrics where a proxy stands between, as `up`'s own does; kept in DATA_DIR when none is given.
+METRICS_TOKEN = env.str("METRICS_TOKEN", "") or read_or_create(DATA_DIR / "secrets" / "metrics_token")
 
 # -- the API -----------------------------------------------------------------------------------------
 REST_FRAMEWORK = {

@@ -2,7 +2,7 @@
 
 Counters of jobs come from minute rollups and begin anew at midnight UTC (Prometheus takes that for a restart), so every
 process says the same and a scrape reads a bounded number of rows. Labels are bounded: workflows past the first
-`MOST_WORKFLOWS` are one. Read from this machine, or with METRICS_TOKEN.
+`MOST_WORKFLOWS` are one. Read from this machine with no proxy between, or with METRICS_TOKEN.
 """
 
 from __future__ import annotations
@@ -45,7 +45,11 @@ def view(request: HttpRequest) -> HttpResponse:
     """Everything there is to scrape."""
     if not allowed(request):
         return envelope.render(
-            Forbidden("metrics_not_allowed", "Metrics are read from this machine, or with the metrics token.", "Send 'Authorization: Bearer <METRICS_TOKEN>'."),
+            Forbidden(
+                "metrics_not_allowed",
+                "Metrics are read from the web process itself, or with the metrics token.",
+                "Send 'Authorization: Bearer <token>'; it is METRICS_TOKEN, or kept in DATA_DIR/secrets/metrics_token.",
+            ),
             request,
         )
     registry = metrics.process_registry()

@@ -112,3 +112,8 @@ def test_who_may_scrape(meta, status, settings):
 def test_without_a_token_set_none_opens_it(settings):
     settings.METRICS_TOKEN = ""
     assert Client().get("/metrics", REMOTE_ADDR="203.0.113.9", HTTP_AUTHORIZATION="Bearer ").status_code == 403
+
+
+def test_behind_a_proxy_the_token_that_was_made_opens_it(settings):
+    answer = Client().get("/metrics", headers={"X-Forwarded-For": "127.0.0.1", "Authorization": f"Bearer {settings.METRICS_TOKEN}"})
+    assert settings.METRICS_TOKEN and answer.status_code == 200
