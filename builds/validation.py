@@ -1,7 +1,7 @@
 """Check what a customer sends against a version's exposed inputs, exactly and fast.
 
 A version never changes, so its compiled checks are kept per version id. Types are strict as in JSON:
-true is no number, 512.0 is no whole number, "512" is no number at all.
+true is no number, "512" is no number at all; 512.0 is the whole number 512, as JSON Schema says.
 """
 
 from __future__ import annotations
@@ -124,6 +124,7 @@ def compile_field(one: ExposedInput) -> Check:
 
 
 def _integer(one: ExposedInput, low: Any, high: Any, step: int | None, value: Any) -> int:
+    value = _whole(value)
     if type(value) is not int:
         raise _wrong_type(one, value)
     if (low is not None and value < low) or (high is not None and value > high) or value.bit_length() > 64:
@@ -166,6 +167,8 @@ def _text(one: ExposedInput, limit: int, value: Any) -> str:
 
 
 def _choice(one: ExposedInput, allowed: dict[tuple[str, Any], Any], value: Any) -> Any:
+    if one.type == "integer":
+        value = _whole(value)
     kind = _kind(value)
     if kind != one.type and not (one.type == "number" and kind == "integer"):
         raise _wrong_type(one, value)
@@ -196,6 +199,11 @@ def _file(one: ExposedInput, value: Any) -> str:
     if one.kind in ("image", "audio", "video") and family not in (one.kind, "application"):
         raise Fault("wrong_media_type", f"{one.name} takes {one.kind} files, not {head.group(1)}.", f"Send {one.kind} data.", kind=one.kind)
     return value
+
+
+def _whole(value: Any) -> Any:
+    """512.0 as 512; anything else as it is. JSON Schema counts a number without a fraction as an integer."""
+    return int(value) if type(value) is float and value.is_integer() else value
 
 
 def _kind(value: Any) -> str:

@@ -158,6 +158,8 @@ def _from_fields(body: dict[str, Any]) -> Submission:
             raise _wrong("deadline_s", "a number of seconds")
         made.deadline_s = deadline
     if (version := body.get("version")) is not None:
+        if type(version) is float and version.is_integer():
+            version = int(version)
         if type(version) is not int:
             raise _wrong("version", "a version's number")
         made.version = version
