@@ -43,9 +43,6 @@ _MORE: dict[str, tuple[str, ...]] = {
     "getJob": ("404", "422"),
     "streamJob": ("404", "422"),
     "getFile": ("404", "422"),
-    "listJobs": ("404", "422"),
-    "listUsage": ("404", "422"),
-    "listWorkflows": ("404", "422"),
 }
 _HEADERS: dict[str, Any] = {
     "RateLimit": {"description": "What is left, as in draft-ietf-httpapi-ratelimit-headers", "schema": {"type": "string"}},

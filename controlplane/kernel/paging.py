@@ -10,7 +10,7 @@ import binascii
 from collections.abc import Mapping
 from urllib.parse import urlencode
 
-from controlplane.kernel.errors import Invalid, NotFound
+from controlplane.kernel.errors import Invalid
 
 DEFAULT = 20
 MOST = 100
@@ -33,7 +33,7 @@ def encode(position: str) -> str:
 
 
 def decode(cursor: str) -> str:
-    """Where the page of `cursor` begins; raises NotFound when it is none of ours."""
+    """Where the page of `cursor` begins; raises Invalid when it is none of ours."""
     try:
         if len(cursor) > 300 or not cursor.isascii():
             raise ValueError
@@ -45,9 +45,9 @@ def decode(cursor: str) -> str:
     return text
 
 
-def bad_cursor() -> NotFound:
+def bad_cursor() -> Invalid:
     """The refusal of a cursor nobody gave out."""
-    return NotFound(
+    return Invalid(
         "cursor_invalid",
         "There is no page at this cursor.",
         "Use the address in next as it is, or start without a cursor.",
