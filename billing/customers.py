@@ -13,6 +13,10 @@ from billing.models import Customer, Plan, PlanRevision
 from controlplane.kernel import audit
 from controlplane.kernel.errors import Conflict
 
+# The customer that pays for what operators try out; it is ours, so it earns nothing and is no customer to win.
+HOUSE = "console"
+INTERNAL_PLAN = "internal"
+
 
 @transaction.atomic
 def publish_plan(

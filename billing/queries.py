@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 
 from django.db.models import F, Q, QuerySet
 
+from billing.customers import INTERNAL_PLAN
 from billing.models import Account, ApiKey, Customer, Plan, PlanRevision, UsageEntry
 from billing.quotas import period_of
 
@@ -91,15 +92,16 @@ def keys_ending(last4: str, *, most: int = 10) -> list[ApiKey]:
 
 
 def offers() -> list[PlanRevision]:
-    """The newest revision of every plan, by name."""
+    """The newest revision of every plan that is sold, by name."""
     newest: dict[int, PlanRevision] = {}
-    for revision in PlanRevision.objects.select_related("plan").order_by("plan__name", "number"):
+    for revision in PlanRevision.objects.exclude(plan__slug=INTERNAL_PLAN).select_related("plan").order_by("plan__name", "number"):
         newest[revision.plan_id] = revision
     return list(newest.values())
 
 
 def plans_exist() -> bool:
-    return Plan.objects.exists()
+    """Whether anything is sold yet."""
+    return Plan.objects.exclude(slug=INTERNAL_PLAN).exists()
 
 
 def ledger(customer: Customer, *, start: datetime, end: datetime) -> QuerySet[UsageEntry]:

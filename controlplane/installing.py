@@ -18,6 +18,8 @@ from django.core.management import call_command
 from django.db import connection
 from django.db.migrations.executor import MigrationExecutor
 
+from billing import customers
+from billing.models import Customer
 from builds import libraries
 from builds.models import NodeLibrary
 from controlplane import credentials
@@ -37,11 +39,30 @@ def prepare(*, demo: bool, say: Callable[[str], None], now: datetime) -> bool:
     credentials.ensure_operator()
     tasks.ensure_schedules(now=now)
     ensure_nodes(say=say, now=now)
+    ensure_house(now=now)
     if not demo:
         return False
     from controlplane.demo.seeding import seed
 
     return seed(say=say, now=now)
+
+
+def ensure_house(*, now: datetime) -> None:
+    """Who pays for the test runs of the console, when nobody else is chosen: us, at a price of nothing."""
+    if Customer.objects.filter(slug=customers.HOUSE).exists():
+        return
+    terms = customers.publish_plan(
+        slug=customers.INTERNAL_PLAN,
+        name="Internal",
+        price_per_job_microusd=0,
+        price_per_gpu_second_microusd=0,
+        monthly_limit_microusd=1_000_000_000,
+        max_active_jobs=20,
+        requests_per_minute=600,
+        max_priority="high",
+        now=now,
+    )
+    customers.create(slug=customers.HOUSE, name="Console test runs", plan_revision=terms, now=now)
 
 
 def migrate(*, say: Callable[[str], None]) -> None:

@@ -32,9 +32,12 @@ STARTER: dict[str, Any] = {
 }
 
 
-def choices() -> list[tuple[str, str]]:
-    """Plans to choose from, with their terms in words."""
-    found = [(str(r.id), f"{r.plan.name}: {terms(r)}") for r in billing.offers()]
+def choices(*, now_on: PlanRevision | None = None) -> list[tuple[str, str]]:
+    """Plans to choose from, with their terms in words; the one a customer is on stays among them."""
+    offers = billing.offers()
+    if now_on is not None and now_on not in offers:
+        offers.insert(0, now_on)
+    found = [(str(r.id), f"{r.plan.name}: {terms(r)}") for r in offers]
     if found:
         return found
     draft = PlanRevision(**{k: v for k, v in STARTER.items() if k not in ("slug", "name")})
@@ -99,7 +102,13 @@ def plan(request: HttpRequest, slug: str) -> HttpResponse:
                 return f"{who.name} is now on {chosen.plan.name}, revision {chosen.number}. Jobs already sent keep their terms."
 
             return actions.done(request, act, back=reverse("ops:customer", args=[slug]))
-    context = {"who": who, "errors": errors, "plans": choices(), "current": str(who.plan_revision_id), "terms": terms(who.plan_revision)}
+    context = {
+        "who": who,
+        "errors": errors,
+        "plans": choices(now_on=who.plan_revision),
+        "current": str(who.plan_revision_id),
+        "terms": terms(who.plan_revision),
+    }
     shell: dict[str, Any] = {"title": f"Plan of {who.name}", "active": "customers", "crumbs": trail(who, "Plan")}
     return pages.page(request, "console/customer_plan.html", context, status=422 if errors else 200, **shell)
 

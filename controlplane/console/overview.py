@@ -10,6 +10,7 @@ from django.http import HttpRequest, HttpResponse
 from django.urls import NoReverseMatch, reverse
 from django.utils import timezone
 
+from billing import customers as billing_customers
 from billing import queries as billing
 from billing.models import Customer
 from builds.models import Workflow
@@ -213,7 +214,7 @@ def changes(decisions: list[ScalingDecision], most: int = 6) -> list[Change]:
 
 def checklist(pools: list[PoolNow]) -> list[dict[str, Any]]:
     """The four steps of a fresh installation."""
-    workflows, customers = Workflow.objects.exists(), Customer.objects.exists()
+    workflows, customers = Workflow.objects.exists(), Customer.objects.exclude(slug=billing_customers.HOUSE).exists()
     first = Workflow.objects.order_by("slug").values_list("slug", flat=True).first() or ""
     run = address("ops:workflow", first) if first else address("ops:workflows")
     plan = [

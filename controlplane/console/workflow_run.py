@@ -16,6 +16,7 @@ from django.urls import reverse
 from django.utils import timezone
 from django.views.decorators.http import require_http_methods, require_POST
 
+from billing import customers as billing_customers
 from billing import pricing
 from billing.models import Customer
 from builds import inputs as input_rules
@@ -28,8 +29,6 @@ from controlplane.kernel.errors import WorkflowError
 from controlplane.kernel.ids import parse_uuid
 from fleet import admission, estimates, queries_jobs, queries_workflows
 from fleet.models import Job
-
-HOUSE_CUSTOMER = "console"
 
 
 @roles.staff
@@ -213,7 +212,7 @@ def _version(request: HttpRequest, workflow: Workflow) -> Version | None:
 
 
 def _customer(request: HttpRequest, customers: list[Customer]) -> Customer | None:
-    slug = request.POST.get("customer") or request.GET.get("customer") or HOUSE_CUSTOMER
+    slug = request.POST.get("customer") or request.GET.get("customer") or billing_customers.HOUSE
     return next((c for c in customers if c.slug == slug), customers[0] if customers else None)
 
 

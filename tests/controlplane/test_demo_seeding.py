@@ -7,7 +7,7 @@ from collections import Counter
 import pytest
 from django.contrib.auth import authenticate
 
-from billing import keys
+from billing import customers, keys, pricing, queries
 from billing.models import ApiKey, Customer
 from builds.models import NodeLibrary, Version, Workflow
 from controlplane import credentials, installing
@@ -49,6 +49,26 @@ def test_seeding_again_changes_nothing_and_a_changed_workflow_is_left_alone(seed
     assert not seeding.seed(say=told.append, now=now)
     assert [model.objects.count() for model in (Workflow, Version, Customer, ApiKey, Pool, NodeLibrary)] == before
     assert credentials.read() == known
+
+
+def test_test_runs_are_paid_by_the_house_at_a_price_of_nothing_and_nobody_is_sold_its_plan(now) -> None:
+    for _ in range(2):
+        installing.ensure_house(now=now)
+    house = Customer.objects.get()
+    assert house.slug == customers.HOUSE
+    plan = house.plan_revision
+    assert pricing.quote(pricing.Terms(plan.price_per_job_microusd, plan.price_per_gpu_second_microusd), expected_s=1000.0) == 0
+    assert not queries.plans_exist() and queries.offers() == []
+
+
+def test_a_fresh_installation_still_asks_for_a_customer_and_offers_a_plan_with_a_price(client, admin_user, now) -> None:
+    installing.ensure_house(now=now)
+    client.force_login(admin_user)
+    page = client.get("/ops/")
+    assert [step["done"] for step in page.context["steps"]] == [False] * 4
+    assert [text for _, text in client.get("/ops/customers/new/").context["plans"]] == [
+        "Starter (new): $0.02 a job, $0.0005 a GPU second, at most $50.00 a month"
+    ]
 
 
 def test_the_key_it_keeps_opens_the_account_of_a_customer(seeded, now) -> None:
