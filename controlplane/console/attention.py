@@ -11,6 +11,8 @@ from controlplane.kernel.loops import Age
 from fleet.queries_pools import WAIT_TARGET_S, PoolNow
 from fleet.queries_traffic import WorkflowHealth
 
+QUICK_S = 20.0  # loops that tick at least this often are all late a minute after the controller stops
+
 
 @dataclass(frozen=True, slots=True)
 class Need:
@@ -70,6 +72,9 @@ def of_workflows(failing: Sequence[WorkflowHealth], *, href: str) -> list[Need]:
 
 def of_loops(ages: Sequence[Age], *, href: str = "") -> list[Need]:
     """Loops that did not succeed for longer than a minute or three of their periods."""
+    quick = [a for a in ages if a.every_s <= QUICK_S]
+    if len(quick) > 1 and all(a.late for a in quick):
+        return [_controller(quick, href=href)]
     found = []
     for a in ages:
         if not a.late:
@@ -90,6 +95,16 @@ def of_loops(ages: Sequence[Age], *, href: str = "") -> list[Need]:
             )
         )
     return found
+
+
+def _controller(ages: Sequence[Age], *, href: str) -> Need:
+    """Every loop stands still at once: that is one thing to mend, and worse than each alone."""
+    known = [a.age_s for a in ages if a.age_s is not None]
+    since = f"has ticked for {numbers.dur(min(known))}" if known else "has ever ticked"
+    why = next((a.last_error.strip().splitlines()[-1][:160] for a in ages if a.last_error.strip()), "")
+    todo = f"The last error: {why}" if why else "Start it, or look at its log: manage.py controller."
+    text = f"No loop {since}: nothing is scaled, no lost job is put back, no webhook goes out. {todo}"
+    return Need(0, "bad", "Controller down", "loader", "The controller does not work", text, href, short="the controller does not work")
 
 
 def of_webhooks(dead: int, *, href: str = "") -> list[Need]:

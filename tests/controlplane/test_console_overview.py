@@ -82,6 +82,16 @@ def test_each_trouble_is_named_in_the_headline_and_the_list(now, trouble, headli
     assert "Nothing needs you" not in html
 
 
+def test_a_controller_that_stands_still_is_one_trouble_and_the_worst(now):
+    rows.busy_world(now)
+    LoopLease.objects.all().delete()
+    for name, every_s in (("autoscale", 1.0), ("leases", 1.0), ("worker-logs", 30.0)):
+        LoopLease.objects.create(name=name, every_s=every_s, ticked_at=now - timedelta(seconds=75))
+    html = rows.look(work_rows.client("viewer"), "/ops/")
+    assert "Degraded: the controller does not work" in html
+    assert "no lost job is put back" in html and "The leases loop" not in html
+
+
 def test_a_workflow_that_fails_often_is_named_with_its_share(now):
     rows.busy_world(now, jobs=8)
     html = rows.look(work_rows.client("viewer"), "/ops/")
