@@ -174,7 +174,8 @@ def measured(here: PoolNow, span: ranges.Range, lives: list[Worker]) -> dict[str
         "cold": cold,
         "cold_detail": f"{numbers.plural(starts, 'start')} in 7 d" if starts else "no worker started in 7 d",
         "queue_detail": f"drains in about {numbers.dur(drains)}" if drains else waiting,
-        "changes": queries_pools.changes(pool, moves, ready, step_s=step_s),
+        # Before the pool was there nothing could be saved on it.
+        "changes": queries_pools.changes(pool, moves, [n for t, n in zip(x, ready, strict=True) if t + step_s > pool.created_at.timestamp()], step_s=step_s),
         "jobs": total.jobs,
         "partial": waits.partial,
     }  # fmt: skip

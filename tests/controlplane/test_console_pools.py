@@ -1,5 +1,6 @@
 """The fleet, one pool, and what people may do to them."""
 
+import re
 from datetime import timedelta
 
 import pytest
@@ -195,3 +196,10 @@ def test_the_fleet_csv_has_raw_numbers(now):
     rows.busy_world(now)
     line = rows.read_csv(work_rows.client("account").get("/ops/fleet.csv"))[0]
     assert (line["pool"], line["ready"], line["max"], line["cost_usd_per_hour"]) == ("l40s-image", "2", "8", "7.20")
+
+
+def test_a_pool_saves_nothing_before_it_was_there(now):
+    factories.make_pool(now=now - timedelta(minutes=1), slug="young", base=0, max=4, price_per_hour_microusd=1_000_000)
+    html = rows.look(work_rows.client("account"), "/ops/fleet/pools/young/?range=24h")
+    saved = float(re.search(r"saved \$([\d.]+) in this range", html)[1])
+    assert saved < 4, "it has been there for one step of the range at most, not for 24 hours of four workers"
