@@ -173,6 +173,8 @@ class Runner:
             self.due_at = now if lead.ticked_at is None else min(now + self._every, lead.ticked_at + self._every)
             self._renewed(now)
             log.info("loop led", extra={"loop": self.loop.name, "epoch": self.epoch})
+        if self.due_at - now > timedelta(seconds=max(self.loop.every_s, LONGEST_BACK_OFF_S)):
+            self.due_at = now  # the clock was set back: nothing is ever due that far ahead
         if at_once or now >= self.due_at:
             self._tick(now, self.epoch)
         elif now >= self.renew_at:

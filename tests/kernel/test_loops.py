@@ -69,6 +69,14 @@ def test_the_leader_ticks_when_due_and_writes_down_how_it_went(loop, steps, cloc
     assert lease.ticked_at == clock.now and lease.expires_at == clock.now + timedelta(seconds=15)
 
 
+def test_a_clock_that_is_set_back_does_not_stop_a_loop(loop, steps, clock) -> None:
+    runner = Runner(loop, holder="a", clock=clock)
+    runner.turn()
+    clock.pass_s(-3600)
+    assert runner.turn() == 2.0 and len(steps.ticks) == 2
+    assert row().ticked_at == clock.now
+
+
 def test_a_second_controller_waits_and_takes_over_with_a_higher_epoch_when_the_lease_ends(loop, steps, clock) -> None:
     first, second = Runner(loop, holder="a", clock=clock), Runner(loop, holder="b", clock=clock)
     first.turn()
