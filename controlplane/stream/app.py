@@ -6,7 +6,8 @@ import asyncio
 import contextlib
 import os
 import time
-from collections.abc import AsyncIterator, Callable
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
@@ -26,7 +27,7 @@ from django.utils import timezone  # noqa: E402
 from billing import keys  # noqa: E402
 from billing.authentication import secret_of  # noqa: E402
 from controlplane.kernel import envelope  # noqa: E402
-from controlplane.kernel.errors import NotFound, WorkflowError  # noqa: E402
+from controlplane.kernel.errors import LimitExceeded, NotFound, WorkflowError  # noqa: E402
 from controlplane.kernel.ids import parse_uuid, uuid7  # noqa: E402
 from controlplane.stream.proxy import Proxy  # noqa: E402
 from controlplane.stream.waking import Waker  # noqa: E402
@@ -38,10 +39,12 @@ THREADS = 6
 RECHECK_S = 5.0
 KEEP_ALIVE_S = 15.0
 MAX_STREAM_S = 3600.0
+MOST_STREAMS = 32  # of one customer: each looks at the database whenever its job may have changed, as the workers' polls do
 
 waker = Waker()
 _pool = ThreadPoolExecutor(THREADS, thread_name_prefix="stream-db")
 _stopping = asyncio.Event()
+_streams: Counter[Any] = Counter()
 
 
 async def in_thread(call: Callable[..., T], *args: Any) -> T:
@@ -102,12 +105,20 @@ async def job_events(request: Request) -> Response:
     if await in_thread(look) is None:
         raise NotFound("job_not_found", "There is no such job.", "Check the id and the key it belongs to.")
 
+    if _streams[key.customer_id] >= MOST_STREAMS:
+        raise LimitExceeded(
+            "too_many_streams",
+            f"This account listens to {MOST_STREAMS} jobs already.",
+            "Close a stream, or ask GET /v1/jobs/{id} with 'Prefer: wait=30'.",
+            headers={"Retry-After": "5"},
+        )
+
     async def stream() -> AsyncIterator[bytes]:
         nonlocal seen
         yield b"retry: 2000\n\n"
         ends = time.monotonic() + MAX_STREAM_S
         said = time.monotonic()
-        with waker.listening(f"job:{job_id}") as woken:
+        with _one_more(key.customer_id), waker.listening(f"job:{job_id}") as woken:
             while time.monotonic() < ends and not _stopping.is_set():
                 woken.clear()
                 job = await in_thread(look)
@@ -126,6 +137,18 @@ async def job_events(request: Request) -> Response:
                     await asyncio.wait_for(woken.wait(), 2.0)
 
     return StreamingResponse(stream(), media_type="text/event-stream", headers={"Cache-Control": "no-cache, no-transform", "X-Accel-Buffering": "no"})
+
+
+@contextlib.contextmanager
+def _one_more(customer: Any) -> Iterator[None]:
+    """Count a stream of `customer` while it is open."""
+    _streams[customer] += 1
+    try:
+        yield
+    finally:
+        _streams[customer] -= 1
+        if not _streams[customer]:
+            del _streams[customer]
 
 
 def _base_url(request: Request) -> str:

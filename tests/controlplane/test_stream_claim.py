@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -246,6 +247,26 @@ def test_somebody_elses_job_is_no_job(agent: Agent) -> None:
     assert ask(job.id, blind) == (403, "scope_missing")
     assert ask(job.id, "cp_wrong") == (401, "key_unknown")
     assert ask(job.id, "") == (401, "key_missing")
+
+
+def test_one_customer_cannot_take_every_place_at_the_streams(agent: Agent, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.modules["controlplane.stream.app"], "MOST_STREAMS", 1)
+    job = agent.submit()
+    headers = {"Authorization": f"Bearer {make_key(agent.customer, now=timezone.now())[1]}"}
+    url = f"{agent.base}/v1/jobs/{job.id}/events"
+
+    def status() -> int:
+        with httpx.stream("GET", url, headers=headers, timeout=10) as answer:
+            return answer.status_code
+
+    with httpx.stream("GET", url, headers=headers, timeout=10) as first:
+        heard = first.iter_text()
+        while "event:" not in next(heard):
+            pass
+        refused = httpx.get(url, headers=headers, timeout=10)
+        assert (refused.status_code, refused.json()["error"]["code"]) == (429, "too_many_streams")
+        assert refused.headers["retry-after"]
+    until(lambda: status() == 200)
 
 
 def test_the_process_says_that_it_is_alive(base: str) -> None:
