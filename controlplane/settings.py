@@ -12,7 +12,7 @@ env = Env()
 BASE_DIR = Path(__file__).resolve().parent.parent
 DATA_DIR = Path(env.str("DATA_DIR", str(BASE_DIR / "var"))).resolve()
 
-DATA_DIR.mkdir(parents=True, exist_ok=True)
+DATA_DIR.mkdir(parents=True, exist_ok=True, mode=0o700)  # sessions, files of customers, secrets
 
 # -- safety ------------------------------------------------------------------------------------
 DEBUG = env.bool("DEBUG", False)
