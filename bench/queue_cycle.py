@@ -148,7 +148,6 @@ def drain_raw(pool_id: int, worker_id: object, url: str) -> int:
                         "UPDATE fleet_job SET status='succeeded', finished_at=%s, lease_until=NULL, node='', failure_class='', error=NULL, price_microusd=10001, billable_s=0.001, cost_microusd=1, progress=1, revision=revision+1 WHERE id=%s",
                         [at, job_id],
                     )
-                    db.execute("SELECT pg_notify('comfyplane', %s)", [f"job:{job_id}"])
                     db.execute("UPDATE fleet_worker SET jobs_done=jobs_done+1, busy_s=busy_s+0.001, seen_at=%s WHERE id=%s", [at, worker_id])
                     db.execute("UPDATE fleet_worker SET state='idle', state_since=%s, idle_since=%s WHERE id=%s AND state='busy'", [at, at, worker_id])
                 done += 1

@@ -47,7 +47,7 @@ def post(posting: Posting, *, now: datetime) -> int:
             uuid7(), posting.customer_id, posting.plan_revision_id, posting.job_id, line.meter, line.quantity, line.unit_price, line.amount,
             posting.workflow_slug, posting.version_number, posting.outcome, posting.failure_class, 1, period_of(now), now, now, now,
         ]  # fmt: skip
-    sql.run(_INSERT.format(rows=", ".join([f"({sql.marks(17)})"] * len(posting.lines))), values)
+    sql.send(_INSERT.format(rows=", ".join([f"({sql.marks(17)})"] * len(posting.lines))), values)
     return sum(line.amount for line in posting.lines)
 
 

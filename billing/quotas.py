@@ -121,7 +121,7 @@ def standing_after(plan: PlanRevision, row: Sequence[int], *, now: datetime) -> 
 def release(*, customer_id: UUID, amount_microusd: int, price_microusd: int, jobs: int = 1, now: datetime) -> None:
     """Give back what `jobs` jobs held and book what they cost."""
     period = period_of(now)
-    sql.run(_RELEASE, [period, period, price_microusd, price_microusd, period, period, amount_microusd, jobs, customer_id])
+    sql.send(_RELEASE, [period, period, price_microusd, price_microusd, period, period, amount_microusd, jobs, customer_id])
 
 
 def adjust(*, customer_id: UUID, difference_microusd: int, occurred_at: datetime) -> None:

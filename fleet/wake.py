@@ -1,21 +1,21 @@
-"""Wake who waits: workers for a job of their pool, watchers for a change of theirs.
+"""Wake workers that wait for a job of their pool.
 
-On PostgreSQL a NOTIFY goes out with the commit. On SQLite nothing is sent: waiters look at `PRAGMA data_version`,
-which changes when any other connection commits (`controlplane.stream`).
+On PostgreSQL a NOTIFY goes out with the commit, and only while a worker of the pool has nothing to do: commits that notify
+wait for each other, and with every worker busy nobody would listen. On SQLite nothing is sent: waiters look at
+`PRAGMA data_version`, which changes when any other connection commits (`controlplane.stream.waking`, which also looks
+after those who watch a job).
 """
 
 from __future__ import annotations
-
-from uuid import UUID
 
 from django.db import connection
 
 from controlplane.kernel import sql
 
 CHANNEL = "comfyplane"
-# For RETURNING: they spare a statement where a job is written anyway.
-TELL_JOB = f"pg_notify('{CHANNEL}', 'job:' || id)"
-TELL_POOL = f"pg_notify('{CHANNEL}', 'pool:' || pool_id)"
+_IDLE = "SELECT 1 FROM fleet_worker WHERE fleet_worker.pool_id = fleet_job.pool_id AND fleet_worker.state IN ('idle', 'starting')"
+TELL_POOL = f"CASE WHEN EXISTS ({_IDLE}) THEN pg_notify('{CHANNEL}', 'pool:' || fleet_job.pool_id)::text END"
+"""For RETURNING of a statement that writes fleet_job: spares one of its own."""
 
 
 def tells() -> bool:
@@ -25,14 +25,5 @@ def tells() -> bool:
 
 def pool(pool_id: int) -> None:
     """A job of this pool is ready, as of this transaction's commit."""
-    _notify(f"pool:{pool_id}")
-
-
-def job(job_id: UUID) -> None:
-    """This job changed, as of this transaction's commit."""
-    _notify(f"job:{job_id}")
-
-
-def _notify(topic: str) -> None:
     if tells():
-        sql.rows("SELECT pg_notify(%s, %s)", [CHANNEL, topic])
+        sql.rows("SELECT pg_notify(%s, %s)", [CHANNEL, f"pool:{pool_id}"])

@@ -31,6 +31,30 @@ def run(statement: str, parameters: Sequence[Any] = ()) -> int:
         return int(cursor.rowcount)
 
 
+def send(statement: str, parameters: Sequence[Any] = ()) -> None:
+    """Run a statement whose result nobody reads; inside `together` it is only sent."""
+    if connection.vendor == "sqlite" or not settings.DB_PREPARE:
+        run(statement, parameters)
+        return
+    import psycopg
+
+    connection.ensure_connection()
+    connection.validate_no_broken_transaction()
+    with connection.wrap_database_errors:
+        psycopg.Cursor(connection.connection).execute(statement, adapted(parameters), prepare=True)
+
+
+@contextlib.contextmanager
+def together() -> Iterator[None]:
+    """Send the statements of a block without waiting for each answer (PostgreSQL's pipeline); the first error is raised at its end."""
+    if connection.vendor == "sqlite" or not settings.DB_PREPARE:
+        yield
+        return
+    connection.ensure_connection()
+    with connection.wrap_database_errors, connection.connection.pipeline():
+        yield
+
+
 def insert(instance: models.Model, *, returning: str = "") -> None:
     """Insert a model instance whose primary key is set, without the ORM's compiling. `returning` may call a function, e.g. pg_notify."""
     fields = instance._meta.concrete_fields

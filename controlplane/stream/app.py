@@ -36,7 +36,7 @@ from fleet.models import Job  # noqa: E402
 
 T = TypeVar("T")
 THREADS = 6
-RECHECK_S = 5.0
+RECHECK_S = 1.0
 KEEP_ALIVE_S = 15.0
 MAX_STREAM_S = 3600.0
 MOST_STREAMS = 32  # of one customer: each looks at the database whenever its job may have changed, as the workers' polls do

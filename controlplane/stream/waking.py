@@ -1,7 +1,8 @@
 """Wake waiting coroutines when the database says that something changed.
 
-On PostgreSQL one connection LISTENs and passes each topic on. On SQLite `PRAGMA data_version` changes with every
-commit of another connection: it is read every few milliseconds while somebody waits, and wakes all.
+On PostgreSQL one connection LISTENs for pools and passes each topic on, and one looks at the revisions of all watched jobs
+at once, ten times a second: a NOTIFY at every change of a job would make the queue's commits wait for each other.
+On SQLite `PRAGMA data_version` changes with every commit of another connection: it is read every few milliseconds while somebody waits, and wakes all.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import logging
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from django.conf import settings
 from django.db import connection
@@ -19,6 +21,7 @@ from django.db import connection
 from fleet.wake import CHANNEL
 
 log = logging.getLogger(__name__)
+JOBS_POLL_S = 0.1
 SQLITE_POLL_S = 0.015
 SQLITE_IDLE_S = 0.25
 
@@ -28,7 +31,7 @@ class Waker:
 
     def __init__(self) -> None:
         self._waiting: dict[str, set[asyncio.Event]] = {}
-        self._task: asyncio.Task[None] | None = None
+        self._tasks: list[asyncio.Task[None]] = []
 
     @contextlib.contextmanager
     def listening(self, topic: str) -> Iterator[asyncio.Event]:
@@ -55,15 +58,14 @@ class Waker:
 
     def start(self) -> None:
         """Begin to watch the database."""
-        watch = self._watch_postgresql if connection.vendor == "postgresql" else self._watch_sqlite
-        self._task = asyncio.create_task(watch())
+        watches = [self._listen, self._watch_jobs] if connection.vendor == "postgresql" else [self._watch_sqlite]
+        self._tasks = [asyncio.create_task(watch()) for watch in watches]
 
     async def stop(self) -> None:
         """Stop watching."""
-        if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _watch_sqlite(self) -> None:
         path = Path(str(settings.DATABASES["default"]["NAME"]))
@@ -79,19 +81,48 @@ class Waker:
         finally:
             database.close()
 
-    async def _watch_postgresql(self) -> None:
+    async def _listen(self) -> None:
         import psycopg
 
-        parameters = connection.get_connection_params()
-        names = ("dbname", "user", "password", "host", "port", "sslmode")
         while True:
             try:
-                listener = await psycopg.AsyncConnection.connect(**{k: parameters[k] for k in names if parameters.get(k)}, autocommit=True)
-                async with listener:
+                async with await _connect() as listener:
                     await listener.execute(f"LISTEN {CHANNEL}")
                     self.wake_all()  # whatever was said while nobody listened
                     async for note in listener.notifies():
                         self.wake(note.payload)
             except psycopg.Error as exc:
                 log.warning("listener lost, connecting again", extra={"reason": str(exc)[:200]})
-                await asyncio.sleep(0.5)
+            await asyncio.sleep(0.5)
+
+    async def _watch_jobs(self) -> None:
+        import psycopg
+
+        seen: dict[str, int] = {}
+        while True:
+            try:
+                async with await _connect() as database:
+                    while True:
+                        watched = [topic.removeprefix("job:") for topic in self._waiting if topic.startswith("job:")]
+                        if watched:
+                            rows = await (await database.execute(_REVISIONS, [watched])).fetchall()
+                            now = {str(job): revision for job, revision in rows}
+                            for job, revision in now.items():
+                                if seen.get(job) != revision:
+                                    self.wake(f"job:{job}")
+                            seen = now
+                        await asyncio.sleep(JOBS_POLL_S)
+            except psycopg.Error as exc:
+                log.warning("watch on jobs lost, connecting again", extra={"reason": str(exc)[:200]})
+            await asyncio.sleep(0.5)
+
+
+_REVISIONS = "SELECT id, revision FROM fleet_job WHERE id = ANY(%s::uuid[])"
+
+
+async def _connect() -> Any:
+    import psycopg
+
+    parameters = connection.get_connection_params()
+    names = ("dbname", "user", "password", "host", "port", "sslmode")
+    return await psycopg.AsyncConnection.connect(**{k: parameters[k] for k in names if parameters.get(k)}, autocommit=True)

@@ -9,7 +9,6 @@ from django.db import transaction
 
 from controlplane.kernel import sql
 from controlplane.kernel.errors import Conflict, NotFound
-from fleet import wake
 from fleet.models import Job
 from fleet.queue import held as holding
 from fleet.queue.completing import CANCELED
@@ -27,7 +26,6 @@ def cancel(*, job_id: UUID, now: datetime) -> Job:
     elif held.status == "running":
         if held.cancel_asked_at is None:
             sql.run("UPDATE fleet_job SET cancel_asked_at = %s, revision = revision + 1 WHERE id = %s", [now, job_id])
-            wake.job(job_id)
     elif held.status != "canceled":
         raise Conflict("job_finished", f"The job is already {held.status}.", "Nothing is left to cancel.", details={"status": held.status})
     return Job.objects.select_related("workflow", "version", "customer").get(id=job_id)

@@ -85,7 +85,7 @@ def _claim(worker: Worker, *, limit: int, warm: Collection[str], now: datetime) 
     blank: list[Any] = []
     for row in leased:
         blank += [row[0], row[1], worker.id, "running", now, "", {}, [], 0.0, 0]
-    sql.run(_ATTEMPTS.format(rows=", ".join([f"({sql.marks(10)})"] * len(leased))), blank)
+    sql.send(_ATTEMPTS.format(rows=", ".join([f"({sql.marks(10)})"] * len(leased))), blank)
     if not sql.run(_BUSY, [now, now, now, worker.id]):
         raise _Leaving
     return [

@@ -62,17 +62,17 @@ def complete(worker: Worker, *, job_id: UUID, attempt: int, completion: Completi
     if outcome == "canceled" and held.cancel_asked_at is None and (held.deadline_at is None or held.deadline_at > now):
         # Nobody asked for this: the worker gave up on its own account.
         outcome, failure_class, error = "failed", "platform", GAVE_UP
-    end_attempt(
-        held, state=outcome, failure_class=failure_class, error=error, timings=completion.timings, nodes=completion.nodes, busy_s=busy_s, cost=cost, now=now
-    )
-    # Locks go job, worker, account, here as in `membership.stopped`: the other way round the two could wait for each other.
-    sql.run(_WORKER_DONE, [busy_s, now, now, now, worker.id])
-    if outcome == "succeeded":
-        if completion.outputs:
-            _publish(held.id, attempt, completion.outputs)
-        finish(held, Ending("succeeded", billable_s=busy_s, cost_microusd=cost), now=now)
-    else:
-        after_failure(held, failure_class=failure_class, error=error, busy_s=busy_s, cost_microusd=cost, now=now)
+    if outcome == "succeeded" and completion.outputs:
+        _publish(held.id, attempt, completion.outputs)
+    ended: dict[str, Any] = {"failure_class": failure_class, "error": error, "busy_s": busy_s}
+    with sql.together():
+        end_attempt(held, state=outcome, **ended, timings=completion.timings, nodes=completion.nodes, cost=cost, now=now)
+        # Locks go job, worker, account, here as in `membership.stopped`: the other way round the two could wait for each other.
+        sql.send(_WORKER_DONE, [busy_s, now, now, now, worker.id])
+        if outcome == "succeeded":
+            finish(held, Ending("succeeded", billable_s=busy_s, cost_microusd=cost), now=now)
+        else:
+            after_failure(held, **ended, cost_microusd=cost, now=now)
     return True
 
 
@@ -89,7 +89,7 @@ def end_attempt(
     now: datetime,
 ) -> None:
     """Close the running attempt of a held job."""
-    sql.run(_END_ATTEMPT, [state, now, failure_class, error, timings or {}, (nodes or [])[:500], busy_s, cost, held.id, held.attempt])
+    sql.send(_END_ATTEMPT, [state, now, failure_class, error, timings or {}, (nodes or [])[:500], busy_s, cost, held.id, held.attempt])
 
 
 def after_failure(held: Held, *, failure_class: str, error: dict[str, Any] | None, busy_s: float, cost_microusd: int, now: datetime) -> None:

@@ -12,7 +12,6 @@ from django.conf import settings
 from django.db import transaction
 from django.db.models import F
 
-from fleet import wake
 from fleet.models import Job, Worker
 
 _REPORTED = {"starting": Worker.State.STARTING, "idle": Worker.State.IDLE, "busy": Worker.State.BUSY, "draining": Worker.State.DRAINING}
@@ -59,8 +58,6 @@ def heartbeat(worker: Worker, *, state: str, reports: Sequence[Report] = (), usa
         Job.objects.filter(id=report.job_id).update(
             lease_until=lease_until, progress=progress, node=report.node[:120], revision=F("revision") + (1 if visible else 0)
         )
-        if visible:
-            wake.job(report.job_id)
         verdicts.append(Verdict(report.job_id, report.attempt, "cancel" if row["cancel_asked_at"] else "ok"))
     _note(worker, state=_REPORTED.get(state, Worker.State.IDLE), usage=usage, now=now)
     return verdicts

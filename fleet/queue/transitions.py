@@ -53,7 +53,6 @@ UPDATE fleet_job SET status = %s, finished_at = %s, lease_until = NULL, node = '
   progress = CASE WHEN %s = 'succeeded' THEN 1.0 ELSE progress END
 WHERE id = %s
 """
-_FINISH_AND_TELL = f"{_FINISH} RETURNING {wake.TELL_JOB}"
 
 _REQUEUE = """
 UPDATE fleet_job SET status = 'queued', fair_tag = %s, queued_at = %s, lease_until = NULL, worker_id = NULL, node = '',
@@ -88,7 +87,7 @@ def finish(held: Held, ending: Ending, *, now: datetime) -> int:
     quotas.release(customer_id=held.customer_id, amount_microusd=held.quote_microusd, price_microusd=price, now=now)
     cost = held.cost_microusd + ending.cost_microusd
     values = [ending.status, now, ending.failure_class, ending.error, price, ending.billable_s, cost, ending.status, held.id]
-    sql.run(_FINISH_AND_TELL if wake.tells() else _FINISH, values)
+    sql.send(_FINISH, values)
     if held.webhook_url:
         outbox.put(
             topic="webhook", key=f"{held.id}:{ending.status}", payload={"job": str(held.id), "url": held.webhook_url, "type": f"job.{ending.status}"}, now=now
@@ -100,7 +99,6 @@ def finish(held: Held, ending: Ending, *, now: datetime) -> int:
 def requeue(held: Held, *, cost_microusd: int, now: datetime) -> None:
     """Put a held running job back in front of its class, for another worker."""
     check(held.status, "queued")
-    sql.run(_REQUEUE, [fairness.FRONT, now, held.cost_microusd + cost_microusd, held.id])
+    sql.send(_REQUEUE, [fairness.FRONT, now, held.cost_microusd + cost_microusd, held.id])
     wake.pool(held.pool_id)
-    wake.job(held.id)
     held.status = "queued"
