@@ -10,6 +10,7 @@ from drf_spectacular.extensions import OpenApiAuthenticationExtension
 from drf_spectacular.generators import SchemaGenerator
 
 from billing import api as billing_api
+from billing import webhooks_api
 from builds.models import Version, Workflow
 from fleet.api import described as fleet_described
 
@@ -83,7 +84,7 @@ def complete(result: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
     from controlplane.api import described
 
     components = result.setdefault("components", {})
-    components.setdefault("schemas", {}).update(copy.deepcopy({**fleet_described.SHAPES, **billing_api.SHAPES, **described.SHAPES}))
+    components.setdefault("schemas", {}).update(copy.deepcopy({**fleet_described.SHAPES, **billing_api.SHAPES, **webhooks_api.SHAPES, **described.SHAPES}))
     components["headers"] = copy.deepcopy(_HEADERS)
     for path in result["paths"].values():
         for operation in path.values():

@@ -27,6 +27,7 @@ CASES = {
     "v1/files/<str:file>": ("GET", "foreign"),
     "v1/usage": ("GET", "own"),
     "v1/limits": ("GET", "own"),
+    "v1/webhook-secret": ("GET", "own"),
 }
 
 
