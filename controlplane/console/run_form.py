@@ -29,7 +29,7 @@ class Field:
     """One input as the page shows it."""
 
     name: str
-    widget: str  # text, textarea, number, select, checkbox, file
+    widget: str  # text, textarea, number, colour, select, checkbox, file
     title: str
     type_word: str
     value: Any
@@ -43,6 +43,7 @@ class Field:
     max_length: int | None = None
     about: str = ""  # what the node's author wrote, where it is too long for a hint
     options: list[tuple[str, str]] = field(default_factory=list)
+    swatch: str = ""  # the colour of the number, as a browser writes it
     accept: str = ""
     kind: str = "value"
     kept: str = ""  # id of a file that was sent already
@@ -93,7 +94,13 @@ def _field(name: str, said: Mapping[str, Any], *, value: Any, required: bool, er
         made.widget = "number"
         made.minimum, made.maximum = said.get("minimum"), said.get("maximum")
         made.step = str(said.get("multipleOf", 1)) if said["type"] == "integer" else "any"
-        if said.get("x-randomize"):
+        if is_colour(name, said):
+            made.widget, made.swatch, hints = (
+                "colour",
+                swatch(value),
+                [first if len(first := str(said.get("description") or "").partition(". ")[0]) <= SHORT else ""],
+            )
+        elif said.get("x-randomize"):
             made.placeholder = "random"
             hints = ["empty is random"]
         elif shown := _range(made.minimum, made.maximum):
@@ -105,6 +112,19 @@ def _field(name: str, said: Mapping[str, Any], *, value: Any, required: bool, er
         hints.append(node)
     made.hint = ". ".join(h[:1].upper() + h[1:].rstrip(".") for h in hints if h)
     return made
+
+
+def is_colour(name: str, said: Mapping[str, Any]) -> bool:
+    """Whether a whole number is a colour: it has the range of one, and its node or its name says so."""
+    words = f"{said.get('x-input', '')} {name}".lower()
+    return said.get("type") == "integer" and said.get("minimum") == 0 and said.get("maximum") == 0xFFFFFF and ("color" in words or "colour" in words)
+
+
+def swatch(value: Any) -> str:
+    """1780315 as #1b2a5b; black where it is no colour."""
+    text = str(value)
+    number = int(text) if text.isascii() and text.isdecimal() and len(text) < 9 else 0
+    return f"#{min(number, 0xFFFFFF):06x}"
 
 
 def _max_file() -> int:

@@ -22,7 +22,9 @@ def all_of(*, base_url: str, slug: str, values: Mapping[str, Any], files: Mappin
 
 def curl(url: str, values: Mapping[str, Any], files: Mapping[str, str]) -> str:
     """JSON, or a form when files go with it."""
-    head = f'curl {shlex.quote(url)} \\\n  -H "Authorization: Bearer $COMFYPLANE_KEY" \\\n  -H "Idempotency-Key: $(uuidgen)" \\\n  -H "Prefer: wait=30" \\\n'
+    # No uuidgen: many small images lack it, and an empty key would be dropped without a word.
+    fields = ('"Authorization: Bearer $COMFYPLANE_KEY"', '"Idempotency-Key: $(date +%s)-$RANDOM"', '"Prefer: wait=30"')
+    head = f"curl {shlex.quote(url)} \\\n" + "".join(f"  -H {field} \\\n" for field in fields)
     if not files:
         return f'{head}  -H "Content-Type: application/json" \\\n  -d {shlex.quote(json.dumps({"inputs": dict(values)}, ensure_ascii=False))}'
     parts = [f"  --form-string {shlex.quote(f'{name}={_plain(value)}')}" for name, value in values.items()]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlencode
 
@@ -27,7 +27,7 @@ from controlplane.console.workflows import answer, find
 from controlplane.kernel.envelope import request_id_of
 from controlplane.kernel.errors import WorkflowError
 from controlplane.kernel.ids import parse_uuid
-from fleet import admission, estimates, queries_jobs, queries_workflows
+from fleet import admission, estimates, presenting, queries_jobs, queries_workflows
 from fleet.models import Job
 
 
@@ -108,6 +108,7 @@ def _form_context(
         "errors": errors,
         "general": general,
         "customer": customer,
+        "house": customer is not None and customer.slug == billing_customers.HOUSE,
         "customers": [(c.slug, c.name) for c in customers],
         "version_choices": [v for v in workflow.versions.all() if v.runnable][:50],
         "estimate": _estimate(request, customer, estimate),
@@ -116,8 +117,8 @@ def _form_context(
             (key, word, text) for (key, word), text in zip(snippets.LANGUAGES, _snippets(workflow, version, values=None, fields=fields).values(), strict=True)
         ],
         "lang": language if language in dict(snippets.LANGUAGES) else "curl",
-        "accepted": _example_accepted(workflow, version),
-        "refused": _example_refused(fields),
+        "accepted": _example_accepted(workflow, version, fields),
+        "refused": _example_refused(version),
         "schema_url": f"/v1/workflows/{workflow.slug}/schema",
     }
 
@@ -126,7 +127,7 @@ def _grouped(fields: list[run_form.Field]) -> list[tuple[str, list[run_form.Fiel
     """Fields in their order; neighbours that are small share a row."""
     groups: list[tuple[str, list[run_form.Field]]] = []
     for field in fields:
-        kind = {"number": "nums", "select": "nums", "checkbox": "nums", "file": "files"}.get(field.widget, "one")
+        kind = {"number": "nums", "colour": "nums", "select": "nums", "checkbox": "nums", "file": "files"}.get(field.widget, "one")
         if kind != "one" and groups and groups[-1][0] == kind:
             groups[-1][1].append(field)
         else:
@@ -179,31 +180,27 @@ def _example_file(field: run_form.Field) -> str:
     return {"image": "input.png", "audio": "input.flac", "video": "input.mp4"}.get(field.kind, "input.bin")
 
 
-def _example_accepted(workflow: Workflow, version: Version) -> str:
-    job = {
-        "id": "0190a8f4-6c1e-7c3a-9b5e-2f4d8a6b1c0e",
-        "workflow": workflow.slug,
-        "version": version.number,
-        "status": "queued",
-        "progress": 0.0,
-        "position": 4,
-        "eta_s": 16.0,
-    }
-    return "# 202 Accepted\n" + json.dumps(job, indent=1)
+def _example_accepted(workflow: Workflow, version: Version, fields: list[run_form.Field]) -> str:
+    """A job as it is answered, by the code that answers."""
+    at = datetime(2026, 1, 5, 9, 30, tzinfo=UTC)
+    typed = {f.name: str(f.value) for f in fields if f.widget not in ("file", "checkbox") and f.value not in ("", None)}
+    values = input_rules.from_text(version, typed)
+    job = Job(id="019b8d6b-6fc0-7c3a-9b5e-2f4d8a6b1c0e", workflow=workflow, version=version, created_at=at, inputs=values, quote_microusd=20_000, metadata={})
+    return "# 202 Accepted\n" + json.dumps(presenting.job(job, place=estimates.Place(position=4, eta_s=16.0)), indent=1, ensure_ascii=False)
 
 
-def _example_refused(fields: list[run_form.Field]) -> str:
-    number = next((f for f in fields if f.widget == "number" and f.maximum is not None and abs(f.maximum) < 2**31), None)
-    if number is not None:
-        error = {
-            "code": "out_of_range",
-            "message": f"{number.name} must be at most {number.maximum}.",
-            "suggestion": "Lower it.",
-            "details": {"field": number.name},
-        }
-    else:
-        error = {"code": "unknown_field", "message": "There is no input called 'promt'.", "suggestion": "See the schema.", "details": {"field": "promt"}}
-    return "# 422, nothing is billed\n" + json.dumps({"error": error}, indent=1)
+def _example_refused(version: Version) -> str:
+    """The refusal this version really gives: of a number past its range, or of a field it does not know."""
+    exposed = input_rules.load_all(version.inputs)
+    number = next((one for one in exposed if one.type in ("integer", "number") and one.enum is None and one.maximum is not None), None)
+    wrong = {"promt": "a lighthouse"} if number is None else {number.name: int(number.maximum or 0) + 1}
+    try:
+        input_rules.validate(version, wrong)
+    except WorkflowError as error:
+        shown = error.envelope(request_id="019b8d6b6fc07c3a9b5e2f4d8a6b1c0e")
+        shown["error"]["details"].pop("errors", None)
+        return "# 422, nothing is billed\n" + json.dumps(shown, indent=1, ensure_ascii=False)
+    return ""
 
 
 def _version(request: HttpRequest, workflow: Workflow) -> Version | None:

@@ -2,6 +2,7 @@
 
 import ast
 import csv
+import html
 import io
 import json
 import re
@@ -15,11 +16,12 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from billing.models import UsageEntry
-from builds import libraries
+from builds import inputs, libraries
 from builds.models import Channel, Version, Workflow
-from controlplane.console import graph_view, rates, snippets
+from controlplane.console import graph_view, rates, run_form, snippets
+from controlplane.kernel.errors import Invalid
 from controlplane.kernel.models import AuditEntry
-from fleet import input_files, rollups
+from fleet import input_files, presenting, rollups
 from fleet.models import CustomerFile, Job
 from fleet.queries_workflows import NodeTimes
 from tests import factories
@@ -321,6 +323,46 @@ def test_snippet_values_survive_their_languages():
     with_files = snippets.all_of(base_url="http://h", slug="boat", values=nasty, files={"photo": "my cat's.png"})
     compile(with_files["python"], "snippet", "exec")
     assert "photo=@my cat's.png" in shlex.split(with_files["curl"].replace("\\\n", " "))
+
+
+def test_a_colour_is_chosen_as_one_and_stays_the_number_that_is_sent(now, house):
+    exposed = [
+        {
+            "name": "sky",
+            "node": "1",
+            "input": "color",
+            "type": "integer",
+            "minimum": 0,
+            "maximum": 0xFFFFFF,
+            "default": 1780315,
+            "description": "The sky. A number.",
+        },
+        {"name": "count", "node": "1", "input": "batch_size", "type": "integer", "minimum": 0, "maximum": 0xFFFFFF, "default": 1},
+    ]
+    rows.workflow(now=now, exposed=exposed)
+    text = page(rows.client("operator"), "/ops/workflows/boat/api/")
+    assert text.count('type="color"') == 1
+    assert 'value="#1b2a5b" aria-label="Choose sky" data-colour-of="f-in_sky"' in text
+    assert re.search(r'<input class="input" id="f-in_sky" name="in_sky" type="number" value="1780315"', text)
+    assert '<span class="hint">The sky</span>' in text
+    assert [run_form.swatch(v) for v in (0, 16777215, "255", "", "x", 2**40, -1)] == ["#000000", "#ffffff", "#0000ff", *["#000000"] * 4]
+
+
+def test_the_examples_are_what_the_api_really_answers(now, house):
+    made = rows.workflow(now=now)
+    text = page(rows.client("operator"), "/ops/workflows/boat/api/")
+    shown = [html_text(part) for part in re.findall(r'aria-label="(?:Response|Error) example">(.*?)</pre>', text, re.DOTALL)]
+    accepted, refused = (json.loads(one.partition("\n")[2]) for one in shown)
+    job = Job(workflow=made, version=made.versions.get(), created_at=now, inputs={}, metadata={}, quote_microusd=1)
+    assert list(accepted) == list(presenting.job(job))
+    assert list(refused["error"]) == ["code", "message", "suggestion", "alternative_endpoint", "details", "request_id"]
+    with pytest.raises(Invalid) as real:
+        inputs.validate(made.versions.get(), {refused["error"]["details"]["field"]: 10**9})
+    assert refused["error"]["code"] == real.value.code
+
+
+def html_text(markup):
+    return html.unescape(re.sub(r"<[^>]+>", "", markup))
 
 
 def test_highlighting_escapes_everything_it_marks():

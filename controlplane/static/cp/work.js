@@ -46,6 +46,14 @@
     form.addEventListener("change", function () { clearTimeout(wait); wait = setTimeout(refresh, 50); });
   }
 
+  // a colour and its number say the same; the number is what is sent
+  document.addEventListener("input", function (e) {
+    if (e.target.dataset && e.target.dataset.colourOf) document.getElementById(e.target.dataset.colourOf).value = parseInt(e.target.value.slice(1), 16);
+    else if (e.target.id) $$("[data-colour-of='" + e.target.id + "']").forEach(function (c) {
+      var n = Math.min(16777215, Math.max(0, Number(e.target.value) || 0)); c.value = "#" + ("00000" + Math.floor(n).toString(16)).slice(-6);
+    });
+  }, true);
+
   // files can be dropped on their field
   $$(".drop input[type=file]").forEach(function (input) {
     var zone = input.closest(".drop");
