@@ -13,8 +13,7 @@ from django.http.response import HttpResponseBase
 from django.urls import reverse
 from django.utils import timezone
 
-from controlplane.console import pages, ranges, roles
-from controlplane.console.overview import address
+from controlplane.console import changes, pages, ranges, roles
 from controlplane.kernel.models import AuditEntry
 
 DEFAULT_RANGE = "28d"
@@ -58,7 +57,7 @@ def audit(request: HttpRequest) -> HttpResponse:
     if after and isinstance(after[0], int):
         found = found.filter(seq__lt=after[0])
     cut = pages.cut(request, list(found[: pages.PAGE_SIZE + 1]), lambda e: [e.seq])
-    rows = pages.Slice([Row(e, link(e), changed(e)) for e in cut.rows], next=cut.next, first=cut.first)
+    rows = pages.Slice([Row(e, changes.page_of(e), changed(e)) for e in cut.rows], next=cut.next, first=cut.first)
     terms = wanted(request)
     context = {
         "page": rows,
@@ -83,12 +82,6 @@ def short(value: Any) -> str:
         return ""
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
     return text if len(text) <= 80 else f"{text[:79]}…"
-
-
-def link(e: AuditEntry) -> str:
-    """The page of the object, where it has one."""
-    names = {"pool": "ops:pool", "customer": "ops:customer", "workflow": "ops:workflow", "job": "ops:job"}
-    return address(names[e.object_type], e.object_id) if e.object_type in names else ""
 
 
 @roles.staff

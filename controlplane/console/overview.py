@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -14,26 +13,15 @@ from billing import customers as billing_customers
 from billing import queries as billing
 from billing.models import Customer
 from builds.models import Workflow
-from controlplane.console import attention, charts, numbers, pages, pool_rows, ranges, roles
+from controlplane.console import attention, changes, charts, numbers, pages, pool_rows, ranges, roles
 from controlplane.kernel import loops
-from controlplane.kernel.models import AuditEntry, OutboxEntry
+from controlplane.kernel.models import OutboxEntry
 from fleet import queries_pools, queries_traffic
 from fleet.models import Job, Pool, ScalingDecision
 from fleet.queries_pools import WAIT_TARGET_S, PoolNow
 
 SUCCESS_TARGET = 0.95
 LIST_SHOWN = 7
-
-
-@dataclass(frozen=True, slots=True)
-class Change:
-    """Something a person or a loop did."""
-
-    at: datetime
-    glyph: str
-    text: str
-    by: str
-    href: str = ""
 
 
 def address(name: str, *args: str) -> str:
@@ -116,7 +104,7 @@ def read(request: HttpRequest, span: ranges.Range, pools: list[PoolNow], numbers
         "needs": needs,
         "headline": "Not known: part of the overview did not load" if isinstance(needs, pages.Failed) else attention.headline(needs),
         "decisions_failed": isinstance(decisions, pages.Failed),
-        "changes": pages.part(request, lambda: changes([] if isinstance(decisions, pages.Failed) else decisions)),
+        "changes": pages.part(request, lambda: changes.recent([] if isinstance(decisions, pages.Failed) else decisions)),
         "failures": failures,
         "last_failure": None if needs else pages.part(request, lambda: last_failure(failures)),
         "marks": marks[:5],
@@ -161,7 +149,7 @@ def figures(
         "worst_p95": worst.wait_p95 if worst else None,
         "wait_kind": "bad" if worst and worst.slow else "",
         "wait_detail": f"{worst.now.pool.slug}, target {numbers.dur(WAIT_TARGET_S)}" if worst else "no job started in this range",
-        "per_minute": total.jobs / max(1.0, span.seconds / 60),
+        "throughput": _throughput(total.jobs, span.seconds),
         "jobs_detail": f"{numbers.plural(total.jobs, 'job')} ended",
         "jobs_spark": pool_rows.thinned(jobs),
         "ours_detail": f"{numbers.count(total.failed_ours)} of them our fault",
@@ -175,6 +163,14 @@ def figures(
         "rows": rows,
         "waits_partial": waits.partial,
     }
+
+
+def _throughput(jobs: int, seconds: float) -> tuple[str, str]:
+    """Jobs a minute; where that would round to nothing, an hour."""
+    per_minute = jobs / max(1.0, seconds / 60)
+    if jobs and per_minute < 0.5:
+        return numbers.count(per_minute * 60), "jobs/hour"
+    return numbers.count(per_minute), "jobs/min"
 
 
 def last_failure(failures: Any) -> datetime | None:
@@ -197,19 +193,6 @@ def needed(pools: list[PoolNow], now: datetime) -> list[attention.Need]:
             *attention.of_customers(near, href=address("ops:customer", "CUSTOMER")),
         ]
     )
-
-
-def changes(decisions: list[ScalingDecision], most: int = 6) -> list[Change]:
-    """What people did, from the audit log, and what the scaler did."""
-    found = []
-    for e in AuditEntry.objects.order_by("-seq")[:most]:
-        text = f"{e.object_type.replace('_', ' ')} {e.object_id}: {e.action.split('.')[-1].replace('_', ' ')}"
-        found.append(Change(e.at, "deploy" if "promote" in e.action else "note", text, e.actor, address("ops:audit")))
-    for d in decisions:
-        glyph = "incident" if d.action == "halted" else d.action
-        workers = "halted" if d.action == "halted" else f"{charts.signed(d.applied)} worker{'' if abs(d.applied) == 1 else 's'}"
-        found.append(Change(d.at, glyph, f"{d.pool.slug} {workers}", d.reason, address("ops:pool", d.pool.slug)))
-    return sorted(found, key=lambda c: c.at, reverse=True)[:most]
 
 
 def checklist(pools: list[PoolNow]) -> list[dict[str, Any]]:

@@ -5,7 +5,9 @@ from datetime import timedelta
 import pytest
 from django.utils import timezone
 
-from controlplane.kernel.models import LoopLease, OutboxEntry
+from controlplane.console import changes
+from controlplane.kernel import audit
+from controlplane.kernel.models import AuditEntry, LoopLease, OutboxEntry
 from fleet import queries_traffic
 from fleet.models import MinuteRollup, Pool
 from tests import factories
@@ -90,6 +92,21 @@ def test_a_controller_that_stands_still_is_one_trouble_and_the_worst(now):
     html = rows.look(work_rows.client("viewer"), "/ops/")
     assert "Degraded: the controller does not work" in html
     assert "no lost job is put back" in html and "The leases loop" not in html
+
+
+def test_what_changed_is_said_in_sentences_that_lead_to_the_thing(now):
+    rows.busy_world(now)
+    for action, kind, name, after, said in (
+        ("channel.promote", "workflow", "paint", {"channel": "production", "version": 3}, "paint runs v3 in production"),
+        ("version.create", "version", "01a1fd46-ad0b-710b-9b04-29736561729d", {"workflow": "paint", "number": 3}, "paint v3 was imported"),
+        ("channel.promote", "workflow", "odd{0}", {}, "workflow odd{0}: promote"),
+        ("made.up", "thing", "x", {}, "thing x: up"),
+    ):
+        audit.record(actor="ada", action=action, object_type=kind, object_id=name, after=after, now=now)
+        entry = AuditEntry.objects.latest("seq")
+        assert changes.words(entry) == said
+        assert changes.page_of(entry) == ("/ops/workflows/paint/" if "paint" in said else "")
+    assert "paint v3 was imported" in rows.look(work_rows.client("viewer"), "/ops/")
 
 
 def test_a_workflow_that_fails_often_is_named_with_its_share(now):
