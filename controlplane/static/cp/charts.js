@@ -37,7 +37,9 @@
     var fmt = F[spec.fmt || "num"], daily = spec.x.length > 1 && spec.x[1] - spec.x[0] >= 43200, dpr = devicePixelRatio || 1;
     var rail = (spec.events || []).length ? 22 : 8;
     var series = [{}].concat(spec.series.map(function (s) {
-      var o = { label: s.label, stroke: col(s.color), width: s.w == null ? 2 : s.w, points: { show: false }, spanGaps: false };
+      // a value with no neighbour makes no line: it is a dot
+      var alone = s.type || s.hide ? [] : s.data.reduce(function (found, v, i, all) { if (v != null && all[i - 1] == null && all[i + 1] == null) found.push(i); return found; }, []);
+      var o = { label: s.label, stroke: col(s.color), width: s.w == null ? 2 : s.w, points: { show: alone.length > 0, filter: function () { return alone; }, size: 6, width: 0, fill: col(s.color) }, spanGaps: false };
       if (s.dash) o.dash = s.dash;
       if (s.fill) o.fill = col(s.color, s.fill);
       if (s.type === "step") o.paths = uPlot.paths.stepped({ align: 1 });
