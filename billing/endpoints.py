@@ -91,6 +91,12 @@ class Endpoint(APIView):
         """Scheme and host the caller used."""
         return self.request.build_absolute_uri("/")[:-1]
 
+    def require_room(self) -> None:
+        """Refuse before a file is kept when no request of this minute is left. Counts nothing yet."""
+        standing = self._standing()
+        if standing is not None and standing.requests_left <= 0:
+            self.standing = quotas.count_request(customer_id=self.customer.id, plan=self.customer.plan_revision, now=self.now)
+
     def handle_exception(self, exc: Exception) -> Response:
         if self.request.method == "POST" and isinstance(exc, WorkflowError) and exc.status < 500 and exc.code != "requests_limit" and self._known():
             try:

@@ -31,6 +31,7 @@ class Files(Endpoint):
     @extend_schema(**described.SEND_FILE)
     def post(self, request: Request) -> HttpResponse:
         self.query()
+        self.require_room()
         if request.content_type.partition(";")[0].strip().lower() == "multipart/form-data":
             stream, name = _from_form(request._request)
         else:

@@ -48,6 +48,8 @@ class WorkflowJobs(JobEndpoint):
         workflow, version = releases.offered(slug)
         if sent.version is not None:
             version = releases.pinned(workflow, sent.version, live=version)
+        if sent.files:
+            self.require_room()
         sent.complete(version, customer=self.customer, now=self.now)
         key = _idempotency_key(request.headers.get("Idempotency-Key"))
         admitted = admission.submit(

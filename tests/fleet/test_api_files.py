@@ -113,3 +113,13 @@ def test_uploads_count_against_the_requests_of_the_minute():
     api = world.caller("small", requests_per_minute=2)
     statuses = [api.post("/v1/files", f"file {n}".encode(), content_type="text/plain").status_code for n in range(3)]
     assert statuses == [201, 201, 429]
+
+
+@pytest.mark.parametrize("path", ["/v1/files", "/v1/workflows/paint/jobs"])
+def test_past_the_requests_of_the_minute_nothing_is_kept(path):
+    world.workflow(expose=[{"name": "photo", "node": "3", "input": "image", "kind": "image"}])
+    api = world.caller(requests_per_minute=1)
+    assert api.form("/v1/files", {"file": world.upload("a.png", world.png())}).status_code == 201
+    refused = api.form(path, {"file" if path == "/v1/files" else "photo": world.upload("b.png", world.png(9, 9))})
+    assert (refused.status_code, refused.json()["error"]["code"]) == (429, "requests_limit")
+    assert Blob.objects.count() == 1
