@@ -11,6 +11,7 @@ from django.urls import reverse
 from django.utils import timezone
 
 from billing import queries as billing
+from billing.customers import HOUSE
 from billing.models import Customer, UsageEntry
 from controlplane.console import charts, customer_rows, numbers, pages, pool_rows, ranges, roles
 from controlplane.console.customer_rows import CustomerRow
@@ -38,6 +39,8 @@ def customers(request: HttpRequest) -> HttpResponse:
     span = ranges.parse(request.GET, now=now, default=DEFAULT_RANGE)
     text, chosen = request.GET.get("q", "").strip()[:100], request.GET.get("show", "")
     everyone = read_rows(span, text="", now=now)
+    if all(r.customer.slug == HOUSE for r in everyone):
+        everyone = []  # only we ourselves: that is a fresh installation
     found = [r for r in everyone if matches(r, text, chosen)]
     rows = customer_rows.ordered(found, request.GET.get("sort", ""))
     start = offset(request)

@@ -199,12 +199,12 @@ def checklist(pools: list[PoolNow]) -> list[dict[str, Any]]:
     """The four steps of a fresh installation."""
     workflows, customers = Workflow.objects.exists(), Customer.objects.exclude(slug=billing_customers.HOUSE).exists()
     first = Workflow.objects.order_by("slug").values_list("slug", flat=True).first() or ""
-    run = address("ops:workflow", first) if first else address("ops:workflows")
+    run = address("ops:workflow_api", first) if first else address("ops:workflows")
     plan = [
         (bool(pools), "Add a pool", "Workers of one kind behind one queue. The scaler starts and stops them.", address("ops:pool_new")),
         (workflows, "Upload a workflow", "A ComfyUI graph in API format becomes an endpoint with typed inputs.", address("ops:workflow_import")),
         (customers, "Create a customer", "A customer has a plan and API keys. A key is shown once.", address("ops:customer_new")),
-        (False, "Send the first job", "Run it from the workflow's page, or with the customer's key.", run),
+        (False, "Send the first job", "Run it from the workflow's form. Released, it can be called with the customer's key.", run),
     ]
     next_step = next(title for done, title, _, _ in plan if not done)
     return [{"done": done, "title": title, "text": text, "href": href, "next": title == next_step} for done, title, text, href in plan]

@@ -66,6 +66,7 @@ def test_a_fresh_installation_still_asks_for_a_customer_and_offers_a_plan_with_a
     client.force_login(admin_user)
     page = client.get("/ops/")
     assert [step["done"] for step in page.context["steps"]] == [False] * 4
+    assert "No customers yet" in client.get("/ops/customers/").content.decode()
     assert [text for _, text in client.get("/ops/customers/new/").context["plans"]] == [
         "Starter (new): $0.02 a job, $0.0005 a GPU second, at most $50.00 a month"
     ]

@@ -325,6 +325,16 @@ def test_snippet_values_survive_their_languages():
     assert "photo=@my cat's.png" in shlex.split(with_files["curl"].replace("\\\n", " "))
 
 
+def test_an_unreleased_workflow_says_what_is_left_and_the_first_job_starts_at_its_form(now, house):
+    made = rows.workflow(now=now)
+    Channel.objects.filter(workflow=made).delete()
+    client = rows.client("admin")
+    assert "Customers cannot call it yet" in page(client, "/ops/workflows/boat/")
+    assert client.get("/ops/").context["steps"][-1]["href"] == "/ops/workflows/boat/api/"
+    Channel.objects.create(workflow=made, name="production", version=made.versions.get(), moved_at=now, moved_by="x")
+    assert "Customers cannot call it yet" not in page(client, "/ops/workflows/boat/")
+
+
 def test_a_colour_is_chosen_as_one_and_stays_the_number_that_is_sent(now, house):
     exposed = [
         {
