@@ -1,5 +1,8 @@
 """The catalogue: the seed's shape, measured figures or null, and documents that a client can be made from."""
 
+import csv
+import io
+
 import jsonschema
 import pytest
 from django.utils import timezone
@@ -8,6 +11,7 @@ from builds.models import Workflow
 from controlplane.api import schema
 from fleet import queries_measured, rollups
 from tests.controlplane import api_world as world
+from tests.controlplane import work_rows
 
 pytestmark = pytest.mark.django_db
 
@@ -42,6 +46,19 @@ def test_figures_are_measured_and_priced_by_the_callers_own_plan(api):
     assert found["cost_per_job_usd"] == pytest.approx(2 * found["cost_per_image_usd"], rel=0.01)
     dear = world.caller("dear", price_per_job_microusd=1_000_000)
     assert dear.get("/v1/workflows/paint").json()["performance"]["cost_per_job_usd"] > 1
+
+
+def test_the_console_and_the_catalogue_tell_the_same_of_a_day(api):
+    for n in range(4):
+        job = api.post("/v1/workflows/paint/jobs").json()
+        world.finish(job["id"], outputs=n > 0, outcome="succeeded" if n else "failed", failure_class="" if n else "workflow", error=None)
+    world.workflow("hidden", released=False)
+    rollups.recompute(now=timezone.now())
+    offered = {w["id"]: w for w in api.get("/v1/workflows").json()["results"]}
+    client = work_rows.client("admin")
+    rows = {r["slug"]: r for r in csv.DictReader(io.StringIO(b"".join(client.get("/ops/workflows/?format=csv").streaming_content).decode().lstrip("\ufeff")))}
+    assert {slug: int(r["stable_version"]) for slug, r in rows.items() if r["stable_version"]} == {slug: w["version"] for slug, w in offered.items()}
+    assert float(rows["paint"]["success_share_24h"]) == offered["paint"]["performance"]["success_rate"] == 0.75
 
 
 def test_the_catalogue_is_paged_by_name_and_holds_only_what_is_offered(api):
