@@ -154,7 +154,7 @@ def _given(job: Job, exposed: list[ExposedInput], *, readable: bool) -> list[Giv
         elif isinstance(value, bool):
             words = "yes" if value else "no"
         elif hidden:
-            words = f"hidden, {len(value):,} characters" if isinstance(value, str) else "hidden"
+            words = f"hidden, {numbers.plural(len(value), 'character')}" if isinstance(value, str) else "hidden"
         else:
             words = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
         shown.append(Given(name=name, title=(about.title if about else "") or name, value=words, hidden=hidden, seed=bool(about and about.randomize)))
