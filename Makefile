@@ -18,7 +18,7 @@ test: $(VENV)/.dev ## everything that can run here, and why the rest was skipped
 	@$(BIN)/python -m pytest -n auto --dist loadgroup -rs $(ARGS)
 
 lint: $(VENV)/.dev ## ruff, djlint, import-linter, missing migrations
-	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/djlint --quiet --check --lint controlplane/templates
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/djlint --quiet --lint controlplane/templates
 	@$(BIN)/lint-imports && DATA_DIR=$$(mktemp -d) $(BIN)/python manage.py makemigrations --check --dry-run
 
 types: $(VENV)/.dev ## mypy
