@@ -1,0 +1,204 @@
+"""What the canvas draws for a node class of object_info: sockets and widgets, in the canvas's order.
+
+The order is what gives the unnamed `widgets_values` of a file their names, so it is the heart of the
+matter: required before optional, `input_order` before the order of the table, and the widgets that
+only the canvas knows (seed control, upload buttons) where the canvas puts them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+PLAIN_WIDGETS = frozenset({"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"})
+OTHER_WIDGETS = frozenset({"MARKDOWN", "TEXTAREA", "COLOR", "BOUNDING_BOX", "CURVE", "IMAGECOMPARE", "CHART", "GALLERIA", "AUDIO_UI"})
+# The canvas fills these from a camera, a microphone or a 3D view at the moment of queueing.
+LIVE_WIDGETS = frozenset({"WEBCAM", "AUDIO_RECORD", "LOAD_3D", "LOAD_3D_ANIMATION"})
+DYNAMIC_COMBO = "COMFY_DYNAMICCOMBO_V3"
+AUTOGROW = "COMFY_AUTOGROW_V3"
+MATCH_TYPE = "COMFY_MATCHTYPE_V3"
+UPLOAD_FLAGS = ("image_upload", "video_upload", "audio_upload", "file_upload")
+SEEDS = frozenset({"seed", "noise_seed"})
+MISSING: Any = object()
+MAX_NESTING = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Socket:
+    """An input that takes links; `widget` when a value may be typed in instead."""
+
+    name: str
+    type: str
+    widget: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Widget:
+    """A widget. `followers` counts saved values behind its own that are never sent, such as the seed control."""
+
+    name: str
+    type: str
+    default: Any = MISSING
+    followers: int = 0
+    sent: bool = True
+    dynamic_prompts: bool = False
+    choices: Mapping[str, Drawing] | None = None
+    control: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Drawing:
+    """Sockets and widgets of a class, or of one choice of a dynamic combo."""
+
+    sockets: tuple[Socket, ...] = ()
+    widgets: tuple[Widget, ...] = ()
+    forced: tuple[str, ...] = ()
+    growing: tuple[str, ...] = ()
+    order: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class NodeClass:
+    """A node class: what is drawn, and what comes out."""
+
+    name: str
+    title: str
+    drawing: Drawing
+    outputs: tuple[str, ...]
+    core: bool
+
+    @property
+    def order(self) -> tuple[str, ...]:
+        """Names of all inputs, as drawn."""
+        return self.drawing.order
+
+
+class Classes:
+    """The node classes of one object_info, each read when first asked for."""
+
+    def __init__(self, info: Mapping[str, Any]) -> None:
+        self._info = info
+        self._read: dict[str, NodeClass | None] = {}
+
+    def get(self, name: str) -> NodeClass | None:
+        """The class called `name`, or None when the table does not know it."""
+        if name not in self._read:
+            entry = self._info.get(name)
+            self._read[name] = _class(name, entry) if isinstance(entry, Mapping) else None
+        return self._read[name]
+
+
+def _class(name: str, entry: Mapping[str, Any]) -> NodeClass:
+    groups = entry.get("input")
+    order = entry.get("input_order")
+    drawing = _drawing(groups if isinstance(groups, Mapping) else {}, order if isinstance(order, Mapping) else {}, prefix="", depth=0)
+    outputs = entry.get("output")
+    module = entry.get("python_module")
+    return NodeClass(
+        name=name,
+        title=str(entry.get("display_name") or name),
+        drawing=drawing,
+        outputs=tuple(one if isinstance(one, str) else "COMBO" for one in outputs) if isinstance(outputs, list | tuple) else (),
+        core=isinstance(module, str) and not module.startswith("custom_nodes"),
+    )
+
+
+def _drawing(groups: Mapping[str, Any], order: Mapping[str, Any], *, prefix: str, depth: int) -> Drawing:
+    sockets: list[Socket] = []
+    widget_sockets: list[Socket] = []
+    widgets: list[Widget] = []
+    forced: list[str] = []
+    growing: list[str] = []
+    names: list[str] = []
+    for section in ("required", "optional"):
+        uploads = 0
+        for bare, kind, meta in _inputs(groups.get(section), order.get(section) or (groups.get("input_order") or {}).get(section)):
+            name = prefix + bare
+            names.append(name)
+            if meta.get("forceInput"):
+                sockets.append(Socket(name, kind))
+                forced.append(name)
+            elif kind == AUTOGROW:
+                growing.append(name)
+                sockets += _grown(name, meta)
+            elif kind == DYNAMIC_COMBO:
+                widgets.append(_dynamic(name, meta, depth=depth))
+                widget_sockets.append(Socket(name, kind, widget=True))
+            elif kind in PLAIN_WIDGETS or kind in OTHER_WIDGETS or kind in LIVE_WIDGETS:
+                widgets.append(_widget(name, bare, kind, meta))
+                widget_sockets.append(Socket(name, kind, widget=True))
+                uploads += any(meta.get(flag) for flag in UPLOAD_FLAGS)
+            else:
+                sockets.append(Socket(name, _match_type(meta) if kind == MATCH_TYPE else kind))
+        # The canvas adds its upload button behind the inputs of the section.
+        widgets += [Widget("upload", "BUTTON", sent=False)] * uploads
+    return Drawing((*sockets, *widget_sockets), tuple(widgets), tuple(forced), tuple(growing), tuple(names))
+
+
+def _inputs(group: Any, order: Any) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
+    """Name, type and options of every readable input of a section, in the order the canvas draws them."""
+    if not isinstance(group, Mapping):
+        return
+    names = [name for name in order if name in group] if isinstance(order, list | tuple) else []
+    for name in dict.fromkeys((*names, *group)):
+        raw = group[name]
+        if not isinstance(raw, list | tuple) or not raw:
+            continue
+        meta: Mapping[str, Any] = raw[1] if len(raw) > 1 and isinstance(raw[1], Mapping) else {}
+        if isinstance(raw[0], list | tuple):
+            yield str(name), "COMBO", {"options": list(raw[0]), **meta}
+        elif isinstance(raw[0], str):
+            yield str(name), raw[0], meta
+
+
+def _widget(name: str, bare: str, kind: str, meta: Mapping[str, Any]) -> Widget:
+    control = meta.get("control_after_generate")
+    if control is None:
+        control = kind == "INT" and bare in SEEDS
+    # A controlled choice also gets a filter field behind its control.
+    followers = (2 if kind == "COMBO" else 1) if control else 0
+    return Widget(name, kind, _default(kind, meta), followers, dynamic_prompts=bool(meta.get("dynamicPrompts")), control=bool(control))
+
+
+def _default(kind: str, meta: Mapping[str, Any]) -> Any:
+    if "default" in meta and meta["default"] is not None:
+        return meta["default"]
+    if kind == "COMBO":
+        options = meta.get("options")
+        return options[0] if isinstance(options, list | tuple) and options else MISSING
+    return {"INT": 0, "FLOAT": 0, "STRING": "", "BOOLEAN": False, "MARKDOWN": "", "TEXTAREA": ""}.get(kind, MISSING)
+
+
+def _dynamic(name: str, meta: Mapping[str, Any], *, depth: int) -> Widget:
+    choices: dict[str, Drawing] = {}
+    options = meta.get("options")
+    for option in options if isinstance(options, list | tuple) and depth < MAX_NESTING else ():
+        if isinstance(option, Mapping) and isinstance(option.get("key"), str):
+            inputs = option.get("inputs")
+            groups = inputs if isinstance(inputs, Mapping) else {}
+            choices[option["key"]] = _drawing(groups, {}, prefix=f"{name}.", depth=depth + 1)
+    return Widget(name, DYNAMIC_COMBO, next(iter(choices), MISSING), choices=choices)
+
+
+def _grown(name: str, meta: Mapping[str, Any]) -> list[Socket]:
+    """The sockets an autogrow input starts with; those a file adds are taken from the file."""
+    template = meta.get("template")
+    if not isinstance(template, Mapping):
+        return []
+    groups = template.get("input")
+    kind = "*"
+    for section in ("required", "optional"):
+        for _, kind, _meta in _inputs(groups.get(section) if isinstance(groups, Mapping) else None, None):
+            break
+    names = template.get("names")
+    minimum = template.get("min")
+    count = minimum if isinstance(minimum, int) and 0 < minimum <= 100 else 1
+    listed = [str(one) for one in names][:count] if isinstance(names, list) else [f"{template.get('prefix', '')}{at}" for at in range(count)]
+    return [Socket(f"{name}.{one}", kind) for one in listed]
+
+
+def _match_type(meta: Mapping[str, Any]) -> str:
+    template = meta.get("template")
+    allowed = template.get("allowed_types") if isinstance(template, Mapping) else None
+    return allowed if isinstance(allowed, str) and allowed else "*"
