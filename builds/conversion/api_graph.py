@@ -8,10 +8,10 @@ from typing import Any
 from builds.conversion import virtual
 from builds.conversion.canvas import Node, read
 from builds.conversion.classes import MISSING, Classes
-from builds.conversion.links import Output, Value, follow
+from builds.conversion.links import Output, Primitive, Value, follow
 from builds.conversion.problems import Inexact, Problem, short
 from builds.conversion.scopes import Scope, Sheets
-from builds.conversion.widgets import Drawn, missing
+from builds.conversion.widgets import Drawn, sent
 
 ApiGraph = dict[str, dict[str, Any]]
 
@@ -43,15 +43,17 @@ def convert(document: Mapping[str, Any], object_info: Mapping[str, Any]) -> ApiG
 
 
 def _inputs(sheets: Sheets, scope: Scope, drawn: Drawn, path: str, problems: list[Problem]) -> dict[str, Any]:
+    """Widgets first and then links, as the canvas writes them; a link wins over the value of its widget."""
     linked: dict[str, Any] = {}
+    written: dict[str, Any] = {}
     for socket in sheets.sockets(scope.level, drawn.node):
-        if socket.link is None:
-            continue
-        end = follow(sheets, scope, drawn.node, socket)
+        end = follow(sheets, scope, drawn.node, socket) if socket.link is not None else None
         if isinstance(end, Output):
             linked[socket.name] = [end.node, end.slot]
         elif isinstance(end, Value):
             linked[socket.name] = _literal(end.value)
+        elif isinstance(end, Primitive):
+            written[socket.widget or socket.name] = end.value
         elif isinstance(end, Problem):
             problems.append(end)
             linked[socket.name] = None
@@ -60,17 +62,20 @@ def _inputs(sheets: Sheets, scope: Scope, drawn: Drawn, path: str, problems: lis
         if name in linked:
             inputs[name] = linked.pop(name)
             continue
-        value = sheets.value(scope, drawn, name)
-        problem = missing(drawn, name, value, node_id=path)
-        if problem:
-            problems.append(problem)
-        else:
+        shown, value = sheets.override(scope, drawn, name)
+        if shown and name not in written and value is not MISSING:
             inputs[name] = _literal(value)
+            continue
+        value = sent(drawn, name, written.get(name, drawn.values[name]), node_id=path, names=sheets.names())
+        if isinstance(value, Problem):
+            problems.append(value)
+        else:
+            inputs[name] = value
     return inputs | linked
 
 
 def _literal(value: Any) -> Any:
-    """A list is wrapped, so that it cannot be taken for a link."""
+    """What an instance shows for a node inside is sent as it is; only a list is wrapped, so that it cannot be taken for a link."""
     return {"__value__": value} if isinstance(value, list) else value
 
 

@@ -12,9 +12,17 @@ from dataclasses import dataclass
 from typing import Any
 
 PLAIN_WIDGETS = frozenset({"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"})
-OTHER_WIDGETS = frozenset({"MARKDOWN", "TEXTAREA", "COLOR", "BOUNDING_BOX", "CURVE", "IMAGECOMPARE", "CHART", "GALLERIA", "AUDIO_UI"})
-# The canvas fills these from a camera, a microphone or a 3D view at the moment of queueing.
-LIVE_WIDGETS = frozenset({"WEBCAM", "AUDIO_RECORD", "LOAD_3D", "LOAD_3D_ANIMATION"})
+OTHER_WIDGETS = frozenset({"MARKDOWN", "TEXTAREA", "COLOR", "BOUNDING_BOX", "CURVE", "RANGE", "IMAGECOMPARE", "CHART", "GALLERIA", "AUDIO_RECORD"})
+# The canvas fills these from a camera, a brush or a 3D view at the moment of queueing.
+LIVE_WIDGETS = frozenset({"WEBCAM", "LOAD_3D", "LOAD_3D_ANIMATION", "PAINTER"})
+WIDGETS = PLAIN_WIDGETS | OTHER_WIDGETS | LIVE_WIDGETS
+# Saved values that stand behind a widget's own: its four fields, or its button.
+FOLLOWERS = {"BOUNDING_BOX": 4}
+DEFAULTS: dict[str, Any] = {
+    **{"INT": 0, "FLOAT": 0, "STRING": "", "BOOLEAN": False, "MARKDOWN": "", "TEXTAREA": "", "AUDIO_RECORD": ""},
+    **{"BOUNDING_BOX": {"x": 0, "y": 0, "width": 512, "height": 512}, "RANGE": {"min": 0, "max": 1}, "CHART": {}, "GALLERIA": []},
+    **{"IMAGECOMPARE": ["", ""], "CURVE": {"points": [[0, 0], [1, 1]], "interpolation": "monotone_cubic"}},
+}
 DYNAMIC_COMBO = "COMFY_DYNAMICCOMBO_V3"
 AUTOGROW = "COMFY_AUTOGROW_V3"
 MATCH_TYPE = "COMFY_MATCHTYPE_V3"
@@ -22,6 +30,7 @@ UPLOAD_FLAGS = ("image_upload", "video_upload", "audio_upload", "file_upload")
 SEEDS = frozenset({"seed", "noise_seed"})
 MISSING: Any = object()
 MAX_NESTING = 8
+MAX_GROWN = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +44,9 @@ class Socket:
 
 @dataclass(frozen=True, slots=True)
 class Widget:
-    """A widget. `followers` counts saved values behind its own that are never sent, such as the seed control."""
+    """A widget. `followers` counts saved values behind its own that are never sent, such as the seed control.
+    `control` is set where the class itself asks for one; `saved` is False for what the file never holds.
+    """
 
     name: str
     type: str
@@ -45,6 +56,7 @@ class Widget:
     dynamic_prompts: bool = False
     choices: Mapping[str, Drawing] | None = None
     control: bool = False
+    saved: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,8 +123,9 @@ def _drawing(groups: Mapping[str, Any], order: Mapping[str, Any], *, prefix: str
     forced: list[str] = []
     growing: list[str] = []
     names: list[str] = []
+    uploads = 0
+    grown: list[Widget] = []
     for section in ("required", "optional"):
-        uploads = 0
         for bare, kind, meta in _inputs(groups.get(section), order.get(section) or (groups.get("input_order") or {}).get(section)):
             name = prefix + bare
             names.append(name)
@@ -121,18 +134,21 @@ def _drawing(groups: Mapping[str, Any], order: Mapping[str, Any], *, prefix: str
                 forced.append(name)
             elif kind == AUTOGROW:
                 growing.append(name)
-                sockets += _grown(name, meta)
+                more, fields = _grown(name, meta)
+                sockets += more
+                grown += fields
             elif kind == DYNAMIC_COMBO:
                 widgets.append(_dynamic(name, meta, depth=depth))
                 widget_sockets.append(Socket(name, kind, widget=True))
-            elif kind in PLAIN_WIDGETS or kind in OTHER_WIDGETS or kind in LIVE_WIDGETS:
-                widgets.append(_widget(name, bare, kind, meta))
+            elif kind in WIDGETS or meta.get("widgetType") in WIDGETS:
+                widgets.append(_widget(name, meta["widgetType"] if kind not in WIDGETS else kind, meta, named_seed=not prefix and bare in SEEDS))
                 widget_sockets.append(Socket(name, kind, widget=True))
                 uploads += any(meta.get(flag) for flag in UPLOAD_FLAGS)
             else:
                 sockets.append(Socket(name, _match_type(meta) if kind == MATCH_TYPE else kind))
-        # The canvas adds its upload button behind the inputs of the section.
-        widgets += [Widget("upload", "BUTTON", sent=False)] * uploads
+    # Fields of growing inputs stand before all others, upload buttons behind.
+    widgets = [*grown, *widgets, *[Widget("upload", "BUTTON", sent=False)] * uploads]
+    widget_sockets = [*(Socket(one.name, one.type, widget=True) for one in grown), *widget_sockets]
     return Drawing((*sockets, *widget_sockets), tuple(widgets), tuple(forced), tuple(growing), tuple(names))
 
 
@@ -152,22 +168,35 @@ def _inputs(group: Any, order: Any) -> Iterator[tuple[str, str, Mapping[str, Any
             yield str(name), raw[0], meta
 
 
-def _widget(name: str, bare: str, kind: str, meta: Mapping[str, Any]) -> Widget:
-    control = meta.get("control_after_generate")
-    if control is None:
-        control = kind == "INT" and bare in SEEDS
-    # A controlled choice also gets a filter field behind its control.
-    followers = (2 if kind == "COMBO" else 1) if control else 0
-    return Widget(name, kind, _default(kind, meta), followers, dynamic_prompts=bool(meta.get("dynamicPrompts")), control=bool(control))
+def _widget(name: str, kind: str, meta: Mapping[str, Any], *, named_seed: bool) -> Widget:
+    said = meta.get("control_after_generate")
+    control = bool(said) if said is not None else kind == "INT" and named_seed
+    followers = FOLLOWERS.get(kind, 0)
+    if control and kind in ("INT", "FLOAT", "COMBO"):
+        # A controlled choice also gets a filter field behind its control.
+        followers += 2 if kind == "COMBO" else 1
+    if kind == "COMBO" and isinstance(meta.get("remote"), Mapping):
+        followers += 2 if meta["remote"].get("refresh_button") else 1
+    return Widget(
+        name,
+        kind,
+        _default(kind, meta),
+        followers,
+        dynamic_prompts=bool(meta.get("dynamicPrompts")),
+        control=bool(said) and control,
+        saved=kind != "IMAGECOMPARE",
+    )
 
 
 def _default(kind: str, meta: Mapping[str, Any]) -> Any:
-    if "default" in meta and meta["default"] is not None:
+    if meta.get("default") is not None:
         return meta["default"]
     if kind == "COMBO":
+        if meta.get("multi_select") is not None:
+            return []
         options = meta.get("options")
         return options[0] if isinstance(options, list | tuple) and options else MISSING
-    return {"INT": 0, "FLOAT": 0, "STRING": "", "BOOLEAN": False, "MARKDOWN": "", "TEXTAREA": ""}.get(kind, MISSING)
+    return DEFAULTS.get(kind, MISSING)
 
 
 def _dynamic(name: str, meta: Mapping[str, Any], *, depth: int) -> Widget:
@@ -181,21 +210,33 @@ def _dynamic(name: str, meta: Mapping[str, Any], *, depth: int) -> Widget:
     return Widget(name, DYNAMIC_COMBO, next(iter(choices), MISSING), choices=choices)
 
 
-def _grown(name: str, meta: Mapping[str, Any]) -> list[Socket]:
-    """The sockets an autogrow input starts with; those a file adds are taken from the file."""
+def _grown(name: str, meta: Mapping[str, Any]) -> tuple[list[Socket], list[Widget]]:
+    """What a growing input starts with: its least number and one to spare. Sockets that a file adds are taken from the file."""
     template = meta.get("template")
     if not isinstance(template, Mapping):
-        return []
+        return [], []
     groups = template.get("input")
-    kind = "*"
-    for section in ("required", "optional"):
-        for _, kind, _meta in _inputs(groups.get(section) if isinstance(groups, Mapping) else None, None):
-            break
-    names = template.get("names")
-    minimum = template.get("min")
-    count = minimum if isinstance(minimum, int) and 0 < minimum <= 100 else 1
-    listed = [str(one) for one in names][:count] if isinstance(names, list) else [f"{template.get('prefix', '')}{at}" for at in range(count)]
-    return [Socket(f"{name}.{one}", kind) for one in listed]
+    sections = [groups.get(section) for section in ("required", "optional")] if isinstance(groups, Mapping) else []
+    inputs = [one for group in sections for one in _inputs(group, None)]
+    names, least, most = template.get("names"), template.get("min"), template.get("max")
+    count = (least if isinstance(least, int) and 0 < least <= MAX_GROWN else 0) + 1
+    count = min(count, most) if isinstance(most, int) and most > 0 else count
+    sockets: list[Socket] = []
+    widgets: list[Widget] = []
+    for at in range(count):
+        for bare, kind, inner in inputs:
+            if isinstance(names, list):
+                own = str(names[at]) if at < len(names) else ""
+            else:
+                # With several inputs to a turn, each goes by its own name.
+                own = f"{template.get('prefix', '') if len(inputs) == 1 else bare}{at}"
+            if not own:
+                continue
+            if kind in WIDGETS and not inner.get("forceInput"):
+                widgets.append(_widget(f"{name}.{own}", kind, inner, named_seed=False))
+            else:
+                sockets.append(Socket(f"{name}.{own}", kind))
+    return sockets, widgets
 
 
 def _match_type(meta: Mapping[str, Any]) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 
 from builds.conversion import virtual
 from builds.conversion.canvas import BYPASSED, INPUT_NODE, MUTED, Node, Slot
+from builds.conversion.classes import MISSING
 from builds.conversion.problems import Problem, short
 from builds.conversion.scopes import Scope, Sheets
 
@@ -25,12 +26,19 @@ class Output:
 
 @dataclass(frozen=True, slots=True)
 class Value:
-    """A literal: of a primitive, or of a widget that an instance promotes."""
+    """The literal of a widget that an instance promotes."""
 
     value: Any
 
 
-End = Output | Value | Problem | None
+@dataclass(frozen=True, slots=True)
+class Primitive:
+    """The literal a primitive writes into the widget it is wired to."""
+
+    value: Any
+
+
+End = Output | Value | Primitive | Problem | None
 BROKEN = Output("", -1)
 
 
@@ -51,12 +59,14 @@ def follow(sheets: Sheets, scope: Scope, node: Node, socket: Slot) -> End:
         if link.source == INPUT_NODE and scope.host is not None and scope.parent is not None:
             # Out through the wall: the instance's own socket, or the widget it shows for it.
             if link.slot >= len(scope.level.inputs):
-                return None
+                return _broken(scope.path(node), socket, f"comes from input {link.slot} of its subgraph, which has none of that number")
             port = scope.level.inputs[link.slot].name
             host = scope.host
             outer = next((one for one in sheets.sockets(scope.parent.level, host) if one.name == port), None)
             if outer is None or outer.link is None:
                 shown, value = sheets.promoted(host, port)
+                if shown and value is MISSING:
+                    return _valueless(scope.prefix.removesuffix(":"), port)
                 return Value(value) if shown else None
             scope, node, socket = scope.parent, host, outer
             direct = False
@@ -65,14 +75,14 @@ def follow(sheets: Sheets, scope: Scope, node: Node, socket: Slot) -> End:
         if source is None:
             return _broken(scope.path(node), socket, f"comes from node {short(link.source, 60)}, which the file does not hold")
         if source.type in virtual.PRIMITIVES:
-            # The canvas writes a primitive into the widgets it is wired to, and nowhere further.
+            # The canvas writes a primitive into the widgets it is wired to, and no further: not past a reroute, not into a subgraph.
             return _primitive(scope, source) if direct else None
         step = _through(sheets, scope, source, link.slot, wanted)
         if step is BROKEN:
             return _broken(scope.path(node), socket, f"comes from output {link.slot} of node {scope.path(source)}, which has none of that number")
         if not isinstance(step, tuple):
             return step
-        direct = direct and source.type in virtual.REROUTES
+        direct = False
         scope, node, socket = step
 
 
@@ -132,13 +142,20 @@ def fits(given: str, wanted: str) -> bool:
     return bool({one.strip().lower() for one in given.split(",")} & {one.strip().lower() for one in wanted.split(",")})
 
 
-def _primitive(scope: Scope, source: Node) -> Value | Problem:
-    if isinstance(source.values, list) and source.values:
-        return Value(source.values[0])
-    path = scope.path(source)
-    return Problem(
-        "primitive_without_value", f"Primitive {path} has no saved value.", "Type its value in ComfyUI and save the file.", node=path, class_type=source.type
-    )
+def _primitive(scope: Scope, source: Node) -> Primitive | Problem | None:
+    value = source.values[0] if isinstance(source.values, list) and source.values else None
+    if value is None:
+        return None
+    if isinstance(value, str) and "%" in value and source.properties.get("Run widget replace on values"):
+        path = scope.path(source)
+        return Problem(
+            "replaced_text",
+            f"Primitive {path} puts dates or other nodes' values into its text at the moment of queueing.",
+            "Write the text itself, or switch off 'Run widget replace on values' in the node's properties.",
+            node=path,
+            class_type=source.type,
+        )
+    return Primitive(value)
 
 
 def _getter(sheets: Sheets, scope: Scope, source: Node) -> Problem | tuple[Scope, Node, Slot] | None:
@@ -167,6 +184,16 @@ def _broken(path: str, socket: Slot, why: str) -> Problem:
         "Open the file in ComfyUI, wire that input again or clear it, save and import again.",
         node=path,
         field=socket.name,
+    )
+
+
+def _valueless(path: str, port: str) -> Problem:
+    return Problem(
+        "value_missing",
+        f"Subgraph instance {path} has no saved value for {short(port, 60)!r}, and the class inside gives no default.",
+        "Choose a value in ComfyUI and save the file, or import the object_info of the server that saved it.",
+        node=path,
+        field=port,
     )
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from builds.conversion.canvas import BYPASSED, INPUT_NODE, MAX_NODES, MUTED, Canvas, Level, Node, Slot
-from builds.conversion.classes import Classes
+from builds.conversion.classes import MISSING, Classes
 from builds.conversion.problems import refuse, short
 from builds.conversion.widgets import Drawn, draw
 
@@ -47,6 +47,8 @@ class Sheets:
         self._sockets: dict[int, list[Slot]] = {}
         self._unclaimed: dict[int, dict[str, list[tuple[int | str, int]]]] = {}
         self._promoted: dict[str, list[tuple[str, Node | None, str]]] = {}
+        self._proxied: dict[int, dict[tuple[str, str], Any]] = {}
+        self._names: frozenset[str] | None = None
         self._unfold()
 
     def _unfold(self) -> None:
@@ -154,7 +156,7 @@ class Sheets:
                 continue
             if proxied is not None:
                 for key in ((SELF, port), (inner.id, widget)):
-                    if key in proxied:
+                    if proxied.get(key, MISSING) is not MISSING:
                         return True, proxied[key]
             elif isinstance(host.values, list) and at < len(host.values):
                 return True, host.values[at]
@@ -165,24 +167,40 @@ class Sheets:
         return False, None
 
     def proxied(self, host: Node) -> dict[tuple[str, str], Any] | None:
-        """Values an instance of the earlier kind keeps, by inner node and widget; None for an instance of the later kind."""
+        """What an instance of the earlier kind shows, by inner node and widget, with its value or MISSING; None for the later kind."""
         entries = host.properties.get("proxyWidgets")
         if not isinstance(entries, list):
             return None
-        values = host.values if isinstance(host.values, list) else []
-        found: dict[tuple[str, str], Any] = {}
-        for entry, value in zip(entries, values, strict=False):
-            if isinstance(entry, list) and len(entry) >= 2:
-                found.setdefault((str(entry[0]), str(entry[1])), value)
-        return found
+        key = id(host)
+        if key not in self._proxied:
+            values = host.values if isinstance(host.values, list) else []
+            found: dict[tuple[str, str], Any] = {}
+            for at, entry in enumerate(entries):
+                if isinstance(entry, list) and len(entry) >= 2:
+                    found.setdefault((str(entry[0]), str(entry[1])), values[at] if at < len(values) else MISSING)
+            self._proxied[key] = found
+        return self._proxied[key]
 
-    def value(self, scope: Scope, drawn: Drawn, widget: str) -> Any:
-        """The value of a widget of a drawn node in its place: the instance around it may hold another than the node."""
-        if scope.host is not None:
-            proxied = self.proxied(scope.host)
-            if proxied:
-                return proxied.get((drawn.node.id, widget), drawn.values[widget])
-        return drawn.values[widget]
+    def override(self, scope: Scope, drawn: Drawn, widget: str) -> tuple[bool, Any]:
+        """Whether the instance around a node shows this widget of it, and the value it has there."""
+        if scope.host is None:
+            return False, None
+        proxied = self.proxied(scope.host)
+        key = (drawn.node.id, widget)
+        if not proxied or key not in proxied:
+            return False, None
+        value = proxied[key]
+        return True, drawn.values[widget] if value is MISSING else value
+
+    def names(self) -> frozenset[str]:
+        """What the nodes of the root sheet go by, in texts that quote their widgets."""
+        if self._names is None:
+            found: set[str] = set()
+            for node in self.canvas.root.nodes.values():
+                known = self.classes.get(node.type)
+                found |= {node.type, node.title, str(node.properties.get("Node name for S&R") or ""), known.title if known else ""}
+            self._names = frozenset(found - {""})
+        return self._names
 
 
 def _inside(scope: Scope) -> set[str]:

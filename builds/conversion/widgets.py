@@ -7,9 +7,11 @@ defaults; more than drawn is what an older or newer class saved, and the canvas 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Container
 from dataclasses import dataclass, field
 from typing import Any
 
+from builds.conversion import texts
 from builds.conversion.canvas import Node, Slot
 from builds.conversion.classes import LIVE_WIDGETS, MISSING, NodeClass, Widget
 from builds.conversion.problems import Problem, short
@@ -63,8 +65,10 @@ def _fill_listed(drawn: Drawn, known: NodeClass, listed: list[Any]) -> list[tupl
     at = 0
     while pending:
         widget = pending.popleft()
-        value = values[at] if at < len(values) else widget.default
-        at += 1 + widget.followers
+        value = widget.default
+        if widget.saved:
+            value = values[at] if at < len(values) else value
+            at += 1 + widget.followers
         _keep(drawn, known, widget, value)
         chosen = widget.choices.get(value) if widget.choices and isinstance(value, str) else None
         if chosen:
@@ -117,18 +121,37 @@ def _keep(drawn: Drawn, known: NodeClass, widget: Widget, value: Any) -> None:
     drawn.values[widget.name] = value
 
 
-def missing(drawn: Drawn, name: str, value: Any, *, node_id: str) -> Problem | None:
-    """Why the value of widget `name` cannot be sent as it is, or None when it can."""
+def sent(drawn: Drawn, name: str, value: Any, *, node_id: str, names: Container[str] = ()) -> Any:
+    """The value of widget `name` as the client sends it, or a Problem that says why there is no exact one."""
     widget = drawn.widgets[name]
     where = {"node": node_id, "field": name, "class_type": drawn.node.type}
     said = f"Node {node_id} ({short(drawn.title, 60)})"
     if widget.type in LIVE_WIDGETS:
-        fix = "Replace the node by one that loads a file, such as LoadImage or LoadAudio."
-        return Problem("live_widget", f"{said} records {name} in the browser at the moment of queueing, so the file does not hold it.", fix, **where)
+        fix = "Replace the node by one that loads a file, such as LoadImage or LoadVideo."
+        return Problem("live_widget", f"{said} makes {name} in the browser at the moment of queueing, so the file does not hold it.", fix, **where)
     if value is MISSING:
         fix = "Choose a value in ComfyUI and save the file, or import the object_info of the server that saved it."
         return Problem("value_missing", f"{said} has no saved value for {name}, and its class gives no default.", fix, **where)
-    return None
+    if widget.type == "AUDIO_RECORD":
+        # A recording lives in the page that made it; a file that is opened again has none.
+        return ""
+    if widget.type == "CURVE":
+        return {"__type__": "CURVE", "__value__": value}
+    if isinstance(value, str):
+        if widget.dynamic_prompts:
+            text = texts.drawn(value)
+            if text is None:
+                fix = "Write one of the alternatives, or put a backslash before each brace and bar to keep them."
+                return Problem("random_prompt", f"{said} has {{a|b}} alternatives in {name}, of which the web client draws one at random.", fix, **where)
+            return text
+        changing = texts.replaced(value, names) if name == "filename_prefix" and drawn.node.type in texts.FILLED_IN else ""
+        if changing:
+            fix = "Use %year%, %month% and %day%, which the server fills in, or write the text itself."
+            return Problem(
+                "replaced_text", f"{said} has {short(changing, 60)} in {name}, which the web client replaces at the moment of queueing.", fix, **where
+            )
+    # A list is wrapped, so that it cannot be taken for a link.
+    return {"__value__": value} if isinstance(value, list) else value
 
 
 def _without_forced(known: NodeClass, values: list[Any]) -> list[Any]:
@@ -142,7 +165,7 @@ def _without_forced(known: NodeClass, values: list[Any]) -> list[Any]:
         if name in forced:
             marks.append(True)
         elif name in widgets:
-            marks += [False] * (1 + widgets[name].followers)
+            marks += [False] * (2 if widgets[name].control else 1)
     if len(marks) != len(values):
         return values
     return [value for value, is_forced in zip(values, marks, strict=True) if not is_forced]
