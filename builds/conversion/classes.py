@@ -103,8 +103,7 @@ class Classes:
 
 def _class(name: str, entry: Mapping[str, Any]) -> NodeClass:
     groups = entry.get("input")
-    order = entry.get("input_order")
-    drawing = _drawing(groups if isinstance(groups, Mapping) else {}, order if isinstance(order, Mapping) else {}, prefix="", depth=0)
+    drawing = _drawing(groups if isinstance(groups, Mapping) else {}, _order(entry), prefix="", depth=0)
     outputs = entry.get("output")
     module = entry.get("python_module")
     return NodeClass(
@@ -126,7 +125,7 @@ def _drawing(groups: Mapping[str, Any], order: Mapping[str, Any], *, prefix: str
     uploads = 0
     grown: list[Widget] = []
     for section in ("required", "optional"):
-        for bare, kind, meta in _inputs(groups.get(section), order.get(section) or (groups.get("input_order") or {}).get(section)):
+        for bare, kind, meta in _inputs(groups.get(section), order.get(section)):
             name = prefix + bare
             names.append(name)
             if meta.get("forceInput"):
@@ -150,6 +149,11 @@ def _drawing(groups: Mapping[str, Any], order: Mapping[str, Any], *, prefix: str
     widgets = [*grown, *widgets, *[Widget("upload", "BUTTON", sent=False)] * uploads]
     widget_sockets = [*(Socket(one.name, one.type, widget=True) for one in grown), *widget_sockets]
     return Drawing((*sockets, *widget_sockets), tuple(widgets), tuple(forced), tuple(growing), tuple(names))
+
+
+def _order(holder: Mapping[str, Any]) -> Mapping[str, Any]:
+    order = holder.get("input_order")
+    return order if isinstance(order, Mapping) else {}
 
 
 def _inputs(group: Any, order: Any) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
@@ -206,7 +210,7 @@ def _dynamic(name: str, meta: Mapping[str, Any], *, depth: int) -> Widget:
         if isinstance(option, Mapping) and isinstance(option.get("key"), str):
             inputs = option.get("inputs")
             groups = inputs if isinstance(inputs, Mapping) else {}
-            choices[option["key"]] = _drawing(groups, {}, prefix=f"{name}.", depth=depth + 1)
+            choices[option["key"]] = _drawing(groups, _order(option), prefix=f"{name}.", depth=depth + 1)
     return Widget(name, DYNAMIC_COMBO, next(iter(choices), MISSING), choices=choices)
 
 
@@ -216,8 +220,9 @@ def _grown(name: str, meta: Mapping[str, Any]) -> tuple[list[Socket], list[Widge
     if not isinstance(template, Mapping):
         return [], []
     groups = template.get("input")
-    sections = [groups.get(section) for section in ("required", "optional")] if isinstance(groups, Mapping) else []
-    inputs = [one for group in sections for one in _inputs(group, None)]
+    order = _order(template)
+    sections = [(groups.get(section), order.get(section)) for section in ("required", "optional")] if isinstance(groups, Mapping) else []
+    inputs = [one for group, listed in sections for one in _inputs(group, listed)]
     names, least, most = template.get("names"), template.get("min"), template.get("max")
     count = (least if isinstance(least, int) and 0 < least <= MAX_GROWN else 0) + 1
     count = min(count, most) if isinstance(most, int) and most > 0 else count

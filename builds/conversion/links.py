@@ -46,12 +46,12 @@ def follow(sheets: Sheets, scope: Scope, node: Node, socket: Slot) -> End:
     """What feeds `socket` of `node`; None when nothing does."""
     seen: set[tuple[int, str, str]] = set()
     wanted = socket.type
-    start = scope.path(node)
+    start, entered = scope.path(node), socket
     direct = True
     while True:
         spot = (id(scope), node.id, socket.name)
         if spot in seen:
-            return _circle(start, socket)
+            return _circle(start, entered)
         seen.add(spot)
         link = scope.level.links.get(socket.link) if socket.link is not None else None
         if link is None:

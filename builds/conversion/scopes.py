@@ -75,10 +75,14 @@ class Sheets:
                 self.scopes.append(child)
 
     def awake(self) -> Iterator[tuple[Scope, Node]]:
-        """Every node in every place, without what is muted or bypassed or stands inside such an instance."""
-        asleep: set[Scope] = set()
+        """Every node in every place, without what is muted or bypassed.
+
+        An instance that is switched off on the root sheet takes its inside with it; one within a subgraph does not, and
+        the client sends what stands in it.
+        """
+        asleep: set[Scope | None] = set()
         for scope in self.scopes:
-            if scope.parent is not None and scope.host is not None and (scope.parent in asleep or scope.host.mode in (MUTED, BYPASSED)):
+            if scope.host is not None and (scope.parent in asleep or (scope.parent is self.root and scope.host.mode in (MUTED, BYPASSED))):
                 asleep.add(scope)
                 continue
             for node in scope.level.nodes.values():

@@ -27,17 +27,17 @@ def drawn(text: str) -> str | None:
     if "{" not in text and "\\" not in text and "/" not in text:
         return text
     open_blocks: list[list[list[str]]] = [[[]]]
-    for token in _TOKEN.split(_COMMENT.sub("", text)):
+    for part in _TOKEN.split(_COMMENT.sub("", text)):
         depth = len(open_blocks) - 1
-        if token == "{":
+        if part == "{":
             open_blocks.append([[]])
-        elif token == "}" and depth:
+        elif part == "}" and depth:
             if not _close(open_blocks):
                 return None
-        elif token == "|" and depth:
+        elif part == "|" and depth:
             open_blocks[-1].append([])
         else:
-            open_blocks[-1][-1].append(token[1] if token in _ESCAPED else token)
+            open_blocks[-1][-1].append(part[1] if part in _ESCAPED else part)
     while len(open_blocks) > 1:
         if not _close(open_blocks):
             return None
