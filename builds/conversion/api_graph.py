@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from builds.conversion import virtual
-from builds.conversion.canvas import Node, read
+from builds.conversion.canvas import INPUT_NODE, Node, Slot, read
 from builds.conversion.classes import MISSING, Classes
 from builds.conversion.links import Output, Primitive, Value, follow
 from builds.conversion.problems import Inexact, Problem, short
@@ -47,7 +47,9 @@ def _inputs(sheets: Sheets, scope: Scope, drawn: Drawn, path: str, problems: lis
     linked: dict[str, Any] = {}
     written: dict[str, Any] = {}
     for socket in sheets.sockets(scope.level, drawn.node):
-        end = follow(sheets, scope, drawn.node, socket) if socket.link is not None else None
+        if socket.link is None or _is_shown_outside(sheets, scope, drawn, socket):
+            continue
+        end = follow(sheets, scope, drawn.node, socket)
         if isinstance(end, Output):
             linked[socket.name] = [end.node, end.slot]
         elif isinstance(end, Value):
@@ -63,7 +65,7 @@ def _inputs(sheets: Sheets, scope: Scope, drawn: Drawn, path: str, problems: lis
             inputs[name] = linked.pop(name)
             continue
         shown, value = sheets.override(scope, drawn, name)
-        if shown and name not in written and value is not MISSING:
+        if shown and value is not MISSING:
             inputs[name] = _literal(value)
             continue
         value = sent(drawn, name, written.get(name, drawn.values[name]), node_id=path, names=sheets.names())
@@ -72,6 +74,15 @@ def _inputs(sheets: Sheets, scope: Scope, drawn: Drawn, path: str, problems: lis
         else:
             inputs[name] = value
     return inputs | linked
+
+
+def _is_shown_outside(sheets: Sheets, scope: Scope, drawn: Drawn, socket: Slot) -> bool:
+    """Whether the instance around a node shows this widget, which cuts the link that fed it from within."""
+    name = socket.widget or socket.name
+    if scope.host is None or name not in drawn.values or not sheets.override(scope, drawn, name)[0]:
+        return False
+    link = scope.level.links.get(socket.link) if socket.link is not None else None
+    return link is not None and link.source != INPUT_NODE
 
 
 def _literal(value: Any) -> Any:

@@ -45,7 +45,8 @@ class Socket:
 @dataclass(frozen=True, slots=True)
 class Widget:
     """A widget. `followers` counts saved values behind its own that are never sent, such as the seed control.
-    `control` is set where the class itself asks for one; `saved` is False for what the file never holds.
+    `control` is set where the class itself asks for one; `saved` is False for what the file never holds;
+    `empty` is what a saved null becomes.
     """
 
     name: str
@@ -57,6 +58,7 @@ class Widget:
     choices: Mapping[str, Drawing] | None = None
     control: bool = False
     saved: bool = True
+    empty: Any = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,6 +191,7 @@ def _widget(name: str, kind: str, meta: Mapping[str, Any], *, named_seed: bool) 
         dynamic_prompts=bool(meta.get("dynamicPrompts")),
         control=bool(said) and control,
         saved=kind != "IMAGECOMPARE",
+        empty=_empty(kind, meta),
     )
 
 
@@ -201,6 +204,13 @@ def _default(kind: str, meta: Mapping[str, Any]) -> Any:
         options = meta.get("options")
         return options[0] if isinstance(options, list | tuple) and options else MISSING
     return DEFAULTS.get(kind, MISSING)
+
+
+def _empty(kind: str, meta: Mapping[str, Any]) -> Any:
+    if kind == "STRING" and meta.get("multiline"):
+        return ""
+    options = meta.get("options")
+    return options[0] if kind == "COMBO" and isinstance(options, list | tuple) and options else None
 
 
 def _dynamic(name: str, meta: Mapping[str, Any], *, depth: int) -> Widget:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from builds.conversion import virtual
 from builds.conversion.canvas import BYPASSED, INPUT_NODE, MAX_NODES, MUTED, Canvas, Level, Node, Slot
 from builds.conversion.classes import MISSING, Classes
 from builds.conversion.problems import refuse, short
@@ -108,6 +109,8 @@ class Sheets:
                 inputs = [saved.get(port.name) or Slot(port.name, port.type) for port in inner.inputs]
             else:
                 inputs = drawn.inputs if drawn else node.inputs
+                if not inputs and node.type in virtual.REROUTES:
+                    inputs = [Slot("", "*")]
             for link, at in self._lost(level).get(node.id, ()):
                 if at < len(inputs) and inputs[at].link is None:
                     inputs[at].link = link
@@ -158,11 +161,10 @@ class Sheets:
         for at, (name, inner, widget) in enumerate(shown):
             if name != port or inner is None:
                 continue
-            if proxied is not None:
-                for key in ((SELF, port), (inner.id, widget)):
-                    if proxied.get(key, MISSING) is not MISSING:
-                        return True, proxied[key]
-            elif isinstance(host.values, list) and at < len(host.values):
+            for key in ((SELF, port), (inner.id, widget)):
+                if proxied and proxied.get(key, MISSING) is not MISSING:
+                    return True, proxied[key]
+            if isinstance(host.values, list) and at < len(host.values):
                 return True, host.values[at]
             if inner.type in self.canvas.definitions:
                 return self.promoted(inner, widget)
@@ -181,9 +183,20 @@ class Sheets:
             found: dict[tuple[str, str], Any] = {}
             for at, entry in enumerate(entries):
                 if isinstance(entry, list) and len(entry) >= 2:
-                    found.setdefault((str(entry[0]), str(entry[1])), values[at] if at < len(values) else MISSING)
+                    value = values[at] if at < len(values) else MISSING
+                    for spot in self._fed_by_primitive(host, str(entry[0])) or [(str(entry[0]), str(entry[1]))]:
+                        found.setdefault(spot, value)
             self._proxied[key] = found
         return self._proxied[key]
+
+    def _fed_by_primitive(self, host: Node, node_id: str) -> list[tuple[str, str]]:
+        """The widgets that an inner primitive is wired to: an instance that shows the primitive shows them."""
+        level = self.canvas.definitions[host.type]
+        inner = level.nodes.get(node_id)
+        if inner is None or inner.type not in virtual.PRIMITIVES:
+            return []
+        targets = [(level.nodes[link.target], key) for key, link in level.links.items() if link.source == node_id and link.target in level.nodes]
+        return [(node.id, slot.widget or slot.name) for node, key in targets for slot in self.sockets(level, node) if slot.link == key]
 
     def override(self, scope: Scope, drawn: Drawn, widget: str) -> tuple[bool, Any]:
         """Whether the instance around a node shows this widget of it, and the value it has there."""

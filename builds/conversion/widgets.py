@@ -117,6 +117,8 @@ def _keep(drawn: Drawn, known: NodeClass, widget: Widget, value: Any) -> None:
     if widget.name == "sampler_name" and known.name in _SAMPLERS and isinstance(value, str):
         # Sampler names once carried this prefix.
         value = value.removeprefix("sample_")
+    if value is None:
+        value = widget.empty
     drawn.widgets[widget.name] = widget
     drawn.values[widget.name] = value
 
