@@ -1,4 +1,4 @@
-"""Read an API-format graph out of whatever was uploaded, and put a customer's values into it.
+"""Read a graph out of whatever was uploaded, as API format, and put a customer's values into it.
 
 `parse` decides what is readable at all and bounds its size before any other work; what a readable
 graph does wrong is a list of findings (`builds.findings`), so that an editor can see and mend it.
@@ -11,14 +11,16 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from builds import containers, conversion, envelopes, nodespecs
 from builds.exposed import ExposedInput, storable
 from builds.findings import findings
 from builds.links import cycle
 from controlplane.kernel.errors import Invalid, Malformed, TooLarge
 
-__all__ = ["MAX_BYTES", "bind", "findings", "load", "parse", "refuse_cycle", "unwrap"]
+__all__ = ["MAX_BYTES", "MAX_FILE_BYTES", "bind", "canvas", "findings", "load", "parse", "refuse_cycle", "unwrap"]
 
 MAX_BYTES = 4_000_000
+MAX_FILE_BYTES = 40_000_000
 MAX_NODES = 2_000
 MAX_INPUTS = 500
 MAX_DEPTH = 24
@@ -31,43 +33,54 @@ _EXPORT = "In ComfyUI choose Workflow → Export (API) and import that file."
 
 
 def load(data: bytes) -> Any:
-    """The JSON document in an uploaded file; raises Malformed or TooLarge."""
+    """The JSON document in an uploaded file, or in the picture or archive it is; raises Malformed, Invalid or TooLarge."""
+    if containers.is_container(data):
+        if len(data) > MAX_FILE_BYTES:
+            raise TooLarge("file_too_large", f"The file is larger than {MAX_FILE_BYTES:,} bytes.", "Import the workflow file itself.")
+        return containers.document_in(data)
     if len(data) > MAX_BYTES:
         raise TooLarge("graph_too_large", f"The file is larger than {MAX_BYTES:,} bytes.", "Upload files as files; the graph should only name them.")
     try:
         return json.loads(data.removeprefix(b"\xef\xbb\xbf"))
     except (ValueError, RecursionError) as error:
+        envelopes.refuse_placeholder_text(data.decode("utf-8", "replace"))
         raise Malformed("invalid_json", "The file is not JSON.", _EXPORT) from error
 
 
 def unwrap(document: Any) -> Any:
-    """The graph inside the usual envelopes: `{"prompt": …}`, `{"input": {"workflow": …}}`, `{"workflow": …}`, `{"output": …}`."""
-    for _ in range(3):
-        if not isinstance(document, Mapping) or _is_ui(document):
-            return document
-        for key in ("input", "prompt", "output", "workflow"):
-            inner = document.get(key)
-            if isinstance(inner, Mapping) and "class_type" not in inner and not _is_node_table(document):
-                document = inner
-                break
-        else:
-            return document
-    return document
+    """The graph inside the usual envelopes, whichever format it has."""
+    return envelopes.opened(document).graph
 
 
-def parse(document: Any) -> dict[str, dict[str, Any]]:
-    """A clean copy of the graph in `document`; raises Invalid or TooLarge when there is none to read."""
+def canvas(document: Any) -> dict[str, Any] | None:
+    """The canvas a document is, or carries beside its API graph."""
+    found = envelopes.opened(document).canvas
+    if found is None:
+        return None
+    _bound(found)
+    return _copy(found)  # type: ignore[no-any-return]
+
+
+def parse(document: Any, *, library: Any = None) -> dict[str, dict[str, Any]]:
+    """A clean copy of the graph in `document`, a canvas converted by `library`; raises Invalid or TooLarge when there is none to read."""
     _bound(document)
     found = unwrap(document)
-    if isinstance(found, Mapping) and _is_ui(found):
-        raise Invalid("ui_format_not_supported_yet", "This file is in ComfyUI's canvas format, which cannot be imported yet.", _EXPORT)
+    if found is not document:
+        # It may have come as text.
+        _bound(found)
+    drawn = conversion.is_canvas(found)
+    if drawn:
+        found = conversion.convert(found, _classes(library))
     if not isinstance(found, Mapping) or not found:
         raise Invalid("not_a_workflow", "This document holds no ComfyUI graph.", _EXPORT)
     if not any(isinstance(node, Mapping) and "class_type" in node for node in found.values()):
         raise Invalid("not_a_workflow", "No entry of this document has a class_type, so it is not a ComfyUI API graph.", _EXPORT)
     if len(found) > MAX_NODES:
         raise TooLarge("graph_too_large", f"The graph has {len(found):,} nodes; at most {MAX_NODES:,} are accepted.", "Split the workflow.")
-    return {str(node_id): _node(str(node_id), node) for node_id, node in found.items()}
+    graph = {str(node_id): _node(str(node_id), node) for node_id, node in found.items()}
+    if not drawn:
+        envelopes.refuse_placeholders(graph)
+    return graph
 
 
 def refuse_cycle(graph: Mapping[str, Mapping[str, Any]]) -> None:
@@ -94,12 +107,15 @@ def bind(graph: Mapping[str, Mapping[str, Any]], exposed: Iterable[ExposedInput 
     return bound  # type: ignore[no-any-return]
 
 
-def _is_ui(document: Mapping[str, Any]) -> bool:
-    return isinstance(document.get("nodes"), list)
-
-
-def _is_node_table(document: Mapping[str, Any]) -> bool:
-    return any(isinstance(node, Mapping) and isinstance(node.get("class_type"), str) for node in document.values())
+def _classes(library: Any) -> Mapping[str, Any]:
+    info = nodespecs.info_of(library)
+    if info is None:
+        raise Invalid(
+            "no_node_library",
+            "This file is in ComfyUI's canvas format; which value belongs to which input is known from a node library only, and none is imported yet.",
+            f"Import one with manage.py import_object_info. Or: {_EXPORT}",
+        )
+    return info
 
 
 def _node(node_id: str, node: Any) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from django.utils.text import slugify
 from builds import catalogue, exposing, libraries, versions
 from builds.exposed import ExposedInput, load_all
 from builds.findings import WARNING, Finding, errors_in, finding, findings
-from builds.graphs import parse, refuse_cycle
+from builds.graphs import canvas, parse, refuse_cycle
 from builds.models import Version, Workflow
 from controlplane.kernel import audit
 from controlplane.kernel.errors import Conflict, Invalid
@@ -35,6 +35,7 @@ class Examined:
     graph: dict[str, dict[str, Any]]
     exposed: list[ExposedInput]
     findings: list[Finding]
+    canvas: dict[str, Any] | None = None
 
     @property
     def runnable(self) -> bool:
@@ -53,7 +54,7 @@ class ImportResult:
 
 def examine(*, document: Any, expose: Iterable[Any] | None = None, library: Any, parent: Version | None = None) -> Examined:
     """Read and judge a document. Without `expose`, the inputs of `parent` are kept where they still exist, else a handful is chosen."""
-    graph = parse(document)
+    graph = parse(document, library=library)
     refuse_cycle(graph)
     notes: list[Finding] = []
     if expose is not None:
@@ -61,7 +62,7 @@ def examine(*, document: Any, expose: Iterable[Any] | None = None, library: Any,
     else:
         items, notes = _carried(graph, library, parent) if parent else ([], [])
         items = items or exposing.choose(graph, library)
-    return Examined(graph, items, [*findings(graph, library, items), *notes])
+    return Examined(graph, items, [*findings(graph, library, items), *notes], canvas(document))
 
 
 def import_graph(
@@ -109,6 +110,7 @@ def import_graph(
         version, created = versions.keep(
             workflow=workflow,
             graph=seen.graph,
+            ui_graph=seen.canvas,
             items=seen.exposed,
             message=message,
             author=author,

@@ -94,7 +94,7 @@ def store(
     *, name: str, document: Mapping[str, Any], source: str = "", comfyui_version: str = "", current: bool = False, actor: str = "system", now: datetime
 ) -> NodeLibrary:
     """Keep a class table under `name`, replacing what was there; with `current`, judge every version against it."""
-    table = check(_clean(document))
+    table = _ordered(check(_clean(document)))
     sha256 = hashlib.sha256(versions.canonical_json(table)).hexdigest()
     with transaction.atomic():
         before = NodeLibrary.objects.select_for_update().filter(name=name).defer("object_info").first()
@@ -128,6 +128,21 @@ def recheck_versions(*, library: NodeLibrary) -> int:
         before = version.runnable
         changed += versions.recheck(version=version, library=library).runnable != before
     return changed
+
+
+def _ordered(value: Any) -> Any:
+    """Every group of inputs with its order written beside it: PostgreSQL keeps no order of keys, and saved values have no names but their place."""
+    if isinstance(value, list):
+        return [_ordered(inner) for inner in value]
+    if not isinstance(value, Mapping):
+        return value
+    said = {key: _ordered(inner) for key, inner in value.items()}
+    groups = said.get("input", said.get("inputs"))
+    if isinstance(groups, Mapping):
+        order = {section: list(group) for section, group in groups.items() if section in ("required", "optional") and isinstance(group, Mapping)}
+        if order and "input_order" not in said:
+            said["input_order"] = order
+    return said
 
 
 def _clean(value: Any) -> Any:

@@ -65,10 +65,10 @@ def test_the_usual_envelopes_are_opened_and_nothing_else_of_them_is_kept(wrap) -
 
 
 @pytest.mark.parametrize("document", [{"nodes": [], "links": []}, {"prompt": {"nodes": [], "links": []}}, {"input": {"workflow": {"nodes": []}}}])
-def test_a_canvas_file_is_refused_with_the_way_to_export_it(document: object) -> None:
+def test_a_canvas_file_needs_a_node_library_and_says_the_way_around(document: object) -> None:
     with pytest.raises(Invalid) as refusal:
         graphs.parse(document)
-    assert refusal.value.code == "ui_format_not_supported_yet"
+    assert refusal.value.code == "no_node_library"
     assert "Export (API)" in refusal.value.suggestion
 
 

@@ -57,7 +57,7 @@ def test_an_exported_file_can_be_sent_as_it_is(client: Client) -> None:
     ("body", "status", "code"),
     [
         ({"document": CYCLE, "slug": "x"}, 422, "graph_cyclic"),
-        ({"document": {"nodes": [], "links": []}, "slug": "x"}, 422, "ui_format_not_supported_yet"),
+        ({"document": {"nodes": [], "links": []}, "slug": "x"}, 422, "no_node_library"),
         ({"document": [], "slug": "x"}, 422, "not_a_workflow"),
         ({"document": factories.GRAPH, "slug": "x", "expose": "1.width"}, 422, "wrong_type"),
         ({"document": factories.GRAPH, "slug": "x", "nonsense": 1}, 422, "unknown_field"),

@@ -1,4 +1,4 @@
-"""Import an API-format graph as a version of a workflow."""
+"""Import a workflow file as a version of a workflow."""
 
 from __future__ import annotations
 
@@ -19,10 +19,13 @@ from controlplane.kernel.errors import WorkflowError
 
 
 class Command(BaseCommand):
-    help = "Import an API-format graph. Faulty graphs are kept as drafts with their findings; --strict refuses them."
+    help = (
+        "Import a workflow: canvas or API format, or a picture or comfy-pack that holds one. "
+        "Faulty graphs are kept as drafts with their findings; --strict refuses them."
+    )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        parser.add_argument("file", metavar="FILE", help="JSON file; - reads standard input")
+        parser.add_argument("file", metavar="FILE", help="JSON, PNG or comfy-pack file; - reads standard input")
         parser.add_argument("--slug", help="workflow to add a version to, made when new; default: the file's name")
         parser.add_argument("--name", help="name people see, for a new workflow")
         parser.add_argument("--description", default="", help="one sentence for the catalogue, for a new workflow")
@@ -90,7 +93,7 @@ class Command(BaseCommand):
 def _document(name: str) -> Any:
     try:
         with sys.stdin.buffer if name == "-" else Path(name).open("rb") as stream:
-            data = stream.read(graphs.MAX_BYTES + 1)
+            data = stream.read(graphs.MAX_FILE_BYTES + 1)
     except OSError as error:
         raise CommandError(f"Cannot read {name}: {error.strerror}.") from error
     return graphs.load(data)
