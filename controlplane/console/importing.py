@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from django.conf import settings
 from django.contrib import messages
+from django.core.files.uploadedfile import UploadedFile
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
 from django.utils import timezone
 from django.views.decorators.http import require_http_methods
 
-from builds import importing, libraries
+from builds import containers, graphs, importing, libraries
 from builds.graphs import MAX_BYTES
 from builds.models import Workflow
 from controlplane.console import numbers, pages, roles
@@ -70,6 +72,9 @@ def _document(request: HttpRequest) -> tuple[Any, str]:
     """The uploaded or pasted JSON and its text."""
     upload = request.FILES.get("file")
     if upload is not None:
+        if containers.is_container(upload.read(16)):
+            return _contained(upload)
+        upload.seek(0)
         if upload.size is not None and upload.size > MAX_BYTES:
             raise TooLarge("file_too_large", f"The file has {numbers.size(upload.size)}.", f"A workflow may have {numbers.size(MAX_BYTES)}.")
         raw = upload.read(MAX_BYTES + 1)
@@ -84,4 +89,15 @@ def _document(request: HttpRequest) -> tuple[Any, str]:
         return json.loads(text), text
     except (ValueError, RecursionError) as problem:
         where = f" at line {problem.lineno}, column {problem.colno}" if isinstance(problem, json.JSONDecodeError) else ""
-        raise Invalid("not_json", f"This is not JSON{where}.", "In ComfyUI choose Workflow → Export (API) and send that file as it is.") from None
+        raise Invalid("not_json", f"This is not JSON{where}.", "Send the file ComfyUI saved or exported, as it is.") from None
+
+
+def _contained(upload: UploadedFile[Any]) -> tuple[Any, str]:
+    """The workflow inside a picture or an archive, and its text."""
+    if upload.size is not None and upload.size > settings.MAX_FILE_BYTES:
+        raise TooLarge(
+            "file_too_large", f"The file has {numbers.size(upload.size)}.", f"A picture or archive may have {numbers.size(settings.MAX_FILE_BYTES)}."
+        )
+    upload.seek(0)
+    document = graphs.load(upload.read(settings.MAX_FILE_BYTES))
+    return document, json.dumps(document, ensure_ascii=False)
