@@ -13,7 +13,6 @@ from django.contrib.auth.models import Group
 from django.contrib.auth.views import redirect_to_login
 from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
-from django.http.response import HttpResponseBase
 from django.shortcuts import render
 
 ROLES = {

@@ -133,7 +133,12 @@ _REQUEST = record(
             {"type": "number", "minimum": 1, "maximum": 604800, "description": "Seconds from now after which the job is worth nothing to you"}
         ),
         "webhook_url": nullable(
-            {"type": "string", "maxLength": 500, "pattern": "^$|^https?://", "description": "Told once the job is over; signed as Standard Webhooks with the secret of GET /v1/webhook-secret"}
+            {
+                "type": "string",
+                "maxLength": 500,
+                "pattern": "^$|^https?://",
+                "description": "Told once the job is over; signed as Standard Webhooks with the secret of GET /v1/webhook-secret",
+            }
         ),
         "metadata": nullable({"type": "object", "description": "Yours; at most 8,192 bytes"}),
         "version": nullable({"type": "integer", "minimum": 1, "description": "Pin a version; otherwise what production runs"}),

@@ -130,7 +130,7 @@ class Jobs(JobEndpoint):
         base = self.base_url()
         return self.answer(
             {
-                "results": [presenting.job(job, outputs=outputs.get(job.id, []), base_url=base) for job in page],
+                "results": [presenting.job(job, outputs=outputs.get(job.id, []), place=estimates.place(job, now=self.now), base_url=base) for job in page],
                 "next": self.next_link(asked, str(page[-1].id)) if len(found) > size else None,
             }
         )

@@ -345,9 +345,12 @@ def test_images_that_only_the_socket_carries_are_outputs():
     own = {"prompt_id": "p"}
     session = [
         {"type": "execution_start", "data": own},
-        {"type": "executing", "data": {"node": "1", **own}}, (1).to_bytes(4, "big") + (1).to_bytes(4, "big") + b"a preview",
-        {"type": "executing", "data": {"node": "2", **own}}, (1).to_bytes(4, "big") + (2).to_bytes(4, "big") + b"the picture",
-        {"type": "execution_success", "data": own}, {"type": "executing", "data": {"node": None, **own}},
+        {"type": "executing", "data": {"node": "1", **own}},
+        (1).to_bytes(4, "big") + (1).to_bytes(4, "big") + b"a preview",
+        {"type": "executing", "data": {"node": "2", **own}},
+        (1).to_bytes(4, "big") + (2).to_bytes(4, "big") + b"the picture",
+        {"type": "execution_success", "data": own},
+        {"type": "executing", "data": {"node": None, **own}},
     ]
     entry = {"outputs": {}, "status": {"status_str": "success", "completed": True, "messages": []}}
     seen = drive(Replay({"prompt_id": "p", "node_errors": {}}, sessions=[session], history=entry), graph)

@@ -39,7 +39,9 @@ class AgentProcess:
         clean = {k: v for k, v in os.environ.items() if not k.startswith(("COMFYPLANE_", "COMFYUI_"))}
         self.process = subprocess.Popen(
             [sys.executable, "-m", "fleet.agent", "--min-free-disk-mib", "1", "--min-free-ram-mib", "1", "--poll-s", "0.3", "--log-level", "debug", *flags],
-            cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=self._log,
+            cwd=REPOSITORY,
+            stdout=subprocess.PIPE,
+            stderr=self._log,
             env={**clean, "COMFYPLANE_URL": plane.url, "COMFYPLANE_POOL_TOKEN": plane_module.POOL_TOKEN, **(env or {})},
         )
 

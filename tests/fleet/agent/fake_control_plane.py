@@ -62,8 +62,21 @@ class FakeControlPlane:
     def submit(self, graph: dict[str, Any], *, attempt: int = 1, **fields: Any) -> str:
         job = str(uuid.uuid4())
         assignment = {
-            "job": job, "attempt": attempt, "workflow": "test", "version": 1, "graph": graph, "files": [], "extra_data": {}, "weights": {},
-            "warm_key": "k1", "deadline_at": None, "timeout_s": 60, "stall_s": 30, "max_output_bytes": 64 * 1024**2, "request_id": "req-1", **fields,
+            "job": job,
+            "attempt": attempt,
+            "workflow": "test",
+            "version": 1,
+            "graph": graph,
+            "files": [],
+            "extra_data": {},
+            "weights": {},
+            "warm_key": "k1",
+            "deadline_at": None,
+            "timeout_s": 60,
+            "stall_s": 30,
+            "max_output_bytes": 64 * 1024**2,
+            "request_id": "req-1",
+            **fields,
         }
         self.assignments[job] = assignment
         self.queue.append(assignment)
@@ -102,15 +115,17 @@ class FakeControlPlane:
         self._socket.bind(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
         base = "/worker/v1/jobs/{job}/attempts/{attempt:int}"
-        app = Starlette(routes=[
-            Route("/worker/v1/register", self._guard("register", self._register), methods=["POST"]),
-            Route("/worker/v1/claim", self._guard("claim", self._claim), methods=["POST"]),
-            Route("/worker/v1/heartbeat", self._guard("heartbeat", self._heartbeat), methods=["POST"]),
-            Route("/worker/v1/leave", self._guard("leave", self._leave), methods=["POST"]),
-            Route(base + "/files/{sha256}", self._guard("file", self._file), methods=["GET"]),
-            Route(base + "/outputs/{index:int}", self._guard("output", self._output), methods=["PUT"]),
-            Route(base + "/complete", self._guard("complete", self._complete), methods=["POST"]),
-        ])
+        app = Starlette(
+            routes=[
+                Route("/worker/v1/register", self._guard("register", self._register), methods=["POST"]),
+                Route("/worker/v1/claim", self._guard("claim", self._claim), methods=["POST"]),
+                Route("/worker/v1/heartbeat", self._guard("heartbeat", self._heartbeat), methods=["POST"]),
+                Route("/worker/v1/leave", self._guard("leave", self._leave), methods=["POST"]),
+                Route(base + "/files/{sha256}", self._guard("file", self._file), methods=["GET"]),
+                Route(base + "/outputs/{index:int}", self._guard("output", self._output), methods=["PUT"]),
+                Route(base + "/complete", self._guard("complete", self._complete), methods=["POST"]),
+            ]
+        )
         config = uvicorn.Config(app, log_level="error", lifespan="off", ws="none", timeout_graceful_shutdown=1)
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._server.run, kwargs={"sockets": [self._socket]}, daemon=True)

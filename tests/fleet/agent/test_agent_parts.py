@@ -70,7 +70,7 @@ def test_the_gpu_is_read_from_nvidia_smi(text, found):
 
 @pytest.mark.parametrize(
     ("script", "found"),
-    [("echo '{\"torch\": \"2.9\"}'", {"torch": "2.9"}), ("echo nonsense", {}), ("exit 1", {}), (None, {})],
+    [('echo \'{"torch": "2.9"}\'', {"torch": "2.9"}), ("echo nonsense", {}), ("exit 1", {}), (None, {})],
     ids=["packages", "nonsense", "failure", "no such interpreter"],
 )
 def test_packages_are_those_of_comfyuis_interpreter(tmp_path, script, found):
@@ -139,7 +139,7 @@ def test_a_warm_up_needs_the_core_image_nodes():
 def test_binary_frames_of_each_type_are_read():
     metadata = json.dumps({"node_id": "4", "prompt_id": "p"}).encode()
     assert events.parse(struct.pack(">II", 1, 2) + b"PNG").payload == b"PNG"
-    assert events.parse(struct.pack(">II", 4, len(metadata)) + metadata + b"JPG") .data == {"node": "4", "prompt_id": "p"}
+    assert events.parse(struct.pack(">II", 4, len(metadata)) + metadata + b"JPG").data == {"node": "4", "prompt_id": "p"}
     text = events.parse(struct.pack(">II", 3, 2) + b"13hello")
     assert (text.kind, text.data["node"], text.payload) == ("text", "13", b"hello")
 

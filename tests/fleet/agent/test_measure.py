@@ -35,8 +35,16 @@ def measured(data):
 def test_a_picture_is_measured():
     found = measured(picture(noise()))
     assert found | {"sharpness": 1, "phash": 1} == {
-        "decodes": True, "width": 64, "height": 48, "frames": 1, "duration_s": None, "flat": False, "blank": False, "has_nan": None,
-        "sharpness": 1, "phash": 1,
+        "decodes": True,
+        "width": 64,
+        "height": 48,
+        "frames": 1,
+        "duration_s": None,
+        "flat": False,
+        "blank": False,
+        "has_nan": None,
+        "sharpness": 1,
+        "phash": 1,
     }
     assert found["sharpness"] > 1000 and len(found["phash"]) == 16
 
@@ -85,7 +93,7 @@ def test_a_decompression_bomb_is_reported_and_not_opened():
 def test_sound_is_measured(value, blank, nan):
     wave = np.sin(np.linspace(0, 400, 8000, dtype=np.float32))
     if value is not None:
-        wave[:4000 if nan else None] = value
+        wave[: 4000 if nan else None] = value
     buffer = io.BytesIO()
     soundfile.write(buffer, wave, 8000, format="WAV", subtype="FLOAT")
     found = measured(buffer.getvalue())
@@ -94,9 +102,7 @@ def test_sound_is_measured(value, blank, nan):
         assert found["blank"] is blank and found["flat"] is blank
 
 
-@pytest.mark.parametrize(
-    ("values", "nan", "blank"), [([0.0] * 4, False, True), ([1.0, 2.0, 3.0, 4.0], False, False), ([1.0, float("nan"), 0, 0], True, False)]
-)
+@pytest.mark.parametrize(("values", "nan", "blank"), [([0.0] * 4, False, True), ([1.0, 2.0, 3.0, 4.0], False, False), ([1.0, float("nan"), 0, 0], True, False)])
 @pytest.mark.parametrize("kind", ["F16", "F32", "BF16"])
 def test_latents_are_searched_for_nan(values, nan, blank, kind):
     if kind == "BF16":

@@ -65,7 +65,8 @@ def test_the_same_file_reported_twice_is_stored_once():
 
 def test_history_wins_over_events_and_events_fill_what_history_lacks():
     assert outputs.merge({"1": {"text": ["new"]}}, {"1": {"text": ["old"]}, "2": {"text": ["cached"]}}) == {
-        "1": {"text": ["new"]}, "2": {"text": ["cached"]},
+        "1": {"text": ["new"]},
+        "2": {"text": ["cached"]},
     }
 
 
@@ -85,10 +86,21 @@ def test_filename_prefix_is_unique_per_job_and_attempt_in_every_node_that_has_on
     assert graph["1"]["inputs"]["filename_prefix"] == "a", "the assignment is not changed"
 
 
-@given(st.dictionaries(st.text(max_size=4), st.dictionaries(st.text(max_size=4), st.recursive(
-    st.one_of(st.none(), st.booleans(), st.integers(), st.text(max_size=5), st.fixed_dictionaries({"filename": st.text(max_size=8)})),
-    lambda inner: st.lists(inner, max_size=3), max_leaves=8,
-), max_size=3), max_size=4))
+@given(
+    st.dictionaries(
+        st.text(max_size=4),
+        st.dictionaries(
+            st.text(max_size=4),
+            st.recursive(
+                st.one_of(st.none(), st.booleans(), st.integers(), st.text(max_size=5), st.fixed_dictionaries({"filename": st.text(max_size=8)})),
+                lambda inner: st.lists(inner, max_size=3),
+                max_leaves=8,
+            ),
+            max_size=3,
+        ),
+        max_size=4,
+    )
+)
 def test_collecting_never_raises_and_names_are_distinct(reported):
     found = outputs.collect(reported, unique="u").outputs
     assert len({f.name for f in found}) == len(found)

@@ -91,6 +91,8 @@ def test_node_times_come_from_the_agents_clock():
     ]:
         clock.event(kind, data, now)
     assert {r["node"]: (r["start_s"], r["run_s"], r["cached"]) for r in clock.rows()} == {
-        "1": (0.0, 0.0, True), "2": (0.5, 2.0, False), "3": (2.5, 0.5, False),
+        "1": (0.0, 0.0, True),
+        "2": (0.5, 2.0, False),
+        "3": (2.5, 0.5, False),
     }
     assert clock.run_s == 3.0

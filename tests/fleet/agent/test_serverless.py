@@ -41,7 +41,14 @@ def test_a_good_payload_is_understood():
         (payload(images=[image("..\\evil.png")]), "unsafe_name"),
         (payload(images=[image("C:\\evil.png")]), "unsafe_name"),
         (payload(images=[image("a\nb.png")]), "unsafe_name"),
-        (payload(images=[image(""),]), "unsafe_name"),
+        (
+            payload(
+                images=[
+                    image(""),
+                ]
+            ),
+            "unsafe_name",
+        ),
         (payload(images=[image(), image()]), "duplicate_name"),
         (payload(images=[image(data="***")]), "invalid_base64"),
         (payload(images=[image(data="data:image/png,raw")]), "invalid_data_uri"),
