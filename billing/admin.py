@@ -7,19 +7,7 @@ from django.http import HttpRequest
 from unfold.admin import ModelAdmin
 
 from billing.models import Account, ApiKey, Customer, Plan, PlanRevision, UsageEntry
-
-
-class ReadOnly(ModelAdmin):
-    """Rows that may be looked at, not touched."""
-
-    def has_add_permission(self, request: HttpRequest) -> bool:
-        return False
-
-    def has_change_permission(self, request: HttpRequest, obj: object | None = None) -> bool:
-        return False
-
-    def has_delete_permission(self, request: HttpRequest, obj: object | None = None) -> bool:
-        return False
+from controlplane.kernel.admin import ReadOnly
 
 
 @admin.register(Customer)

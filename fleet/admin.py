@@ -6,8 +6,8 @@ from django.contrib import admin
 from django.http import HttpRequest
 from unfold.admin import ModelAdmin, TabularInline
 
-from billing.admin import ReadOnly
-from fleet.models import Attempt, CustomerFile, FairShare, Job, MinuteRollup, Output, Pool, ScalingDecision, Worker
+from controlplane.kernel.admin import ReadOnly
+from fleet.models import Attempt, CustomerFile, FairShare, Job, MinuteRollup, Output, Pool, ScalingDecision, SmokeRun, Worker
 
 
 @admin.register(Pool)
@@ -102,3 +102,10 @@ class MinuteRollupAdmin(ReadOnly):
 class FairShareAdmin(ReadOnly):
     list_display = ("customer", "pool", "finish_tag")
     list_select_related = ("customer", "pool")
+
+
+@admin.register(SmokeRun)
+class SmokeRunAdmin(ReadOnly):
+    list_display = ("version", "trigger", "state", "requested_by", "requested_at", "finished_at")
+    list_filter = ("state", "trigger")
+    list_select_related = ("version__workflow",)

@@ -4,5 +4,6 @@ from fleet.models.capacity import Pool, ScalingDecision, Worker
 from fleet.models.files import CustomerFile
 from fleet.models.job import Attempt, FairShare, Job, Output
 from fleet.models.rollup import MinuteRollup
+from fleet.models.smoke import SmokeRun
 
-__all__ = ["Attempt", "CustomerFile", "FairShare", "Job", "MinuteRollup", "Output", "Pool", "ScalingDecision", "Worker"]
+__all__ = ["Attempt", "CustomerFile", "FairShare", "Job", "MinuteRollup", "Output", "Pool", "ScalingDecision", "SmokeRun", "Worker"]

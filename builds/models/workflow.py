@@ -1,8 +1,6 @@
-"""What to run: workflows, their immutable versions, and what a ComfyUI of a given make can do."""
+"""Workflows, their immutable versions, and the names that move over them: channels and branches."""
 
 from __future__ import annotations
-
-from typing import Any
 
 from django.db import models
 from django.db.models import Q
@@ -41,6 +39,9 @@ class Version(models.Model):
     number = models.PositiveIntegerField()
     sha256 = models.CharField(max_length=64)
     parent = models.ForeignKey("self", null=True, blank=True, on_delete=models.PROTECT, related_name="children")
+    merged_from = models.ForeignKey(
+        "self", null=True, blank=True, on_delete=models.PROTECT, related_name="merged_into", help_text="The other parent, when a merge made it"
+    )
     author = models.CharField(max_length=120)
     message = models.CharField(max_length=500, blank=True)
     graph = models.JSONField(help_text="API-format graph")
@@ -91,26 +92,67 @@ class Channel(models.Model):
         return f"{self.workflow.slug}:{self.name}"
 
 
-class NodeLibrary(models.Model):
-    """`object_info` of one ComfyUI version with one set of packs: what its nodes take and give."""
+class Branch(models.Model):
+    """A line of work on a workflow; its head is the newest version of that line."""
 
-    name = models.CharField(max_length=120, unique=True, help_text="e.g. embedded 0.1.0, ComfyUI 0.8.0")
-    comfyui_version = models.CharField(max_length=40, blank=True)
-    sha256 = models.CharField(max_length=64)
-    object_info = models.JSONField()
-    source = models.CharField(max_length=300, blank=True)
-    current = models.BooleanField(default=False)
+    workflow = models.ForeignKey(Workflow, on_delete=models.CASCADE, related_name="branches")
+    name = models.CharField(max_length=60)
+    head = models.ForeignKey(Version, on_delete=models.PROTECT, related_name="headed")
+    created_at = models.DateTimeField()
+    created_by = models.CharField(max_length=120)
+    moved_at = models.DateTimeField()
+
+    class Meta:
+        ordering = ["workflow", "name"]
+        verbose_name_plural = "branches"
+        constraints = [models.UniqueConstraint(fields=["workflow", "name"], name="branch_once_per_workflow")]
+
+    def __str__(self) -> str:
+        return f"{self.workflow.slug}/{self.name}"
+
+
+class BranchMove(models.Model):
+    """One step of a branch's head, kept so that every move can be undone by another."""
+
+    class Reason(models.TextChoices):
+        CREATE = "create"
+        COMMIT = "commit"
+        MERGE = "merge"
+        RESTORE = "restore"
+
+    branch = models.ForeignKey(Branch, on_delete=models.CASCADE, related_name="moves")
+    before = models.ForeignKey(Version, null=True, blank=True, on_delete=models.PROTECT, related_name="+")
+    after = models.ForeignKey(Version, on_delete=models.PROTECT, related_name="+")
+    reason = models.CharField(max_length=8, choices=Reason)
+    message = models.CharField(max_length=500, blank=True)
+    by = models.CharField(max_length=120)
+    at = models.DateTimeField()
+
+    class Meta:
+        ordering = ["-at", "-id"]
+        constraints = [models.CheckConstraint(condition=Q(reason__in=["create", "commit", "merge", "restore"]), name="branch_move_reason_known")]
+        indexes = [models.Index(fields=["branch", "-at"], name="branch_move_by_branch")]
+
+    def __str__(self) -> str:
+        return f"{self.reason} to v{self.after.number}"
+
+
+class SmokeInput(models.Model):
+    """The inputs a version's smoke job runs with: made from its schema, or recorded from a job that went well."""
+
+    class Origin(models.TextChoices):
+        GENERATED = "generated"
+        RECORDED = "recorded"
+        WRITTEN = "written"
+
+    version = models.OneToOneField(Version, on_delete=models.CASCADE, related_name="smoke_input")
+    inputs = models.JSONField(default=dict)
+    origin = models.CharField(max_length=10, choices=Origin, default=Origin.GENERATED)
+    author = models.CharField(max_length=120)
     created_at = models.DateTimeField()
 
     class Meta:
-        verbose_name_plural = "node libraries"
-        constraints = [models.UniqueConstraint(fields=["current"], condition=Q(current=True), name="one_current_node_library")]
+        constraints = [models.CheckConstraint(condition=Q(origin__in=["generated", "recorded", "written"]), name="smoke_input_origin_known")]
 
     def __str__(self) -> str:
-        return self.name
-
-    @property
-    def classes(self) -> dict[str, Any]:
-        """Node class name → its object_info entry."""
-        info: dict[str, Any] = self.object_info
-        return info
+        return f"{self.version} ({self.origin})"

@@ -10,20 +10,8 @@ from django.http import HttpRequest
 from django.utils.html import format_html
 from unfold.admin import ModelAdmin
 
-from builds.models import Channel, NodeLibrary, Version, Workflow
-
-
-class ReadOnly(ModelAdmin):
-    """A page to look at."""
-
-    def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
-
-    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
-
-    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
+from builds.models import Branch, BranchMove, Channel, NodeLibrary, SmokeInput, Version, Workflow
+from controlplane.kernel.admin import ReadOnly
 
 
 @admin.register(Workflow)
@@ -47,7 +35,7 @@ class VersionAdmin(ReadOnly):
     list_select_related = ("workflow",)
     search_fields = ("sha256", "workflow__slug", "message", "author")
     fields = (
-        *("id", "workflow", "number", "sha256", "parent", "author", "message", "created_at", "runnable", "warm_key", "timeout_s", "stall_s"),
+        *("id", "workflow", "number", "sha256", "parent", "merged_from", "author", "message", "created_at", "runnable", "warm_key", "timeout_s", "stall_s"),
         *("findings_json", "inputs_json", "schema_json", "graph_json"),
     )
 
@@ -87,6 +75,26 @@ class NodeLibraryAdmin(ReadOnly):
     @admin.display(description="node classes")
     def classes_count(self, library: NodeLibrary) -> int:
         return len(library.classes)
+
+
+@admin.register(Branch)
+class BranchAdmin(ReadOnly):
+    list_display = ("workflow", "name", "head", "created_by", "moved_at")
+    list_select_related = ("workflow", "head__workflow")
+
+
+@admin.register(BranchMove)
+class BranchMoveAdmin(ReadOnly):
+    list_display = ("branch", "reason", "before", "after", "by", "at")
+    list_filter = ("reason",)
+    list_select_related = ("branch__workflow", "before__workflow", "after__workflow")
+
+
+@admin.register(SmokeInput)
+class SmokeInputAdmin(ReadOnly):
+    list_display = ("version", "origin", "author", "created_at")
+    list_filter = ("origin",)
+    list_select_related = ("version__workflow",)
 
 
 def _pretty(value: Any) -> str:
