@@ -45,6 +45,8 @@ class Pack(models.Model):
     title = models.CharField(max_length=200, blank=True)
     author = models.CharField(max_length=120, blank=True)
     description = models.CharField(max_length=500, blank=True)
+    slug = models.CharField(max_length=120, blank=True, help_text="The repository's own name, small letters and hyphens; registry ids mostly equal it")
+    list_id = models.CharField(max_length=120, blank=True, help_text="Short name in the public list; not always the registry's id")
     stars = models.IntegerField(null=True, blank=True)
     updated_at = models.DateTimeField(null=True, blank=True, help_text="Last change known to the list")
     deprecated = models.BooleanField(default=False)
@@ -57,6 +59,7 @@ class Pack(models.Model):
             models.UniqueConstraint(fields=["registry_id"], condition=~Q(registry_id=""), name="pack_registry_id_once"),
             models.UniqueConstraint(fields=["repository"], condition=~Q(repository=""), name="pack_repository_once"),
         ]
+        indexes = [models.Index(fields=["slug"], name="pack_by_slug"), models.Index(fields=["list_id"], name="pack_by_list_id")]
 
     def __str__(self) -> str:
         return self.title or self.key
@@ -72,6 +75,7 @@ class PackClass(models.Model):
     pack = models.ForeignKey(Pack, on_delete=models.CASCADE, related_name="classes")
     class_name = models.CharField(max_length=200)
     evidence = models.CharField(max_length=8, choices=Evidence, default=Evidence.LISTED)
+    preferred = models.BooleanField(default=False, help_text="The list says this pack goes before others for the class")
 
     class Meta:
         constraints = [
