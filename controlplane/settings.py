@@ -165,6 +165,46 @@ WORKER = {
 }
 AGENT_URL = env.str("AGENT_URL", PUBLIC_URL)
 
+# -- building images: docs/builds.md -----------------------------------------------------------------
+BUILD = {
+    # what an image is made from, unless a workflow says otherwise
+    "COMFYUI_REPOSITORY": env.str("BUILD_COMFYUI_REPOSITORY", ""),
+    "COMFYUI_REF": env.str("BUILD_COMFYUI_REF", ""),
+    "PYTHON_VERSION": env.str("BUILD_PYTHON_VERSION", "3.11"),
+    "ARCH": env.str("BUILD_ARCH", "amd64"),
+    "BASE_IMAGE": env.str("BUILD_BASE_IMAGE", "python:3.11-slim-bookworm"),
+    "TORCH_BACKEND": env.str("BUILD_TORCH_BACKEND", ""),
+    "CONSTRAINTS": env.list("BUILD_CONSTRAINTS", []),
+    "LEAVE_OUT": env.list("BUILD_LEAVE_OUT", []),
+    "AGENT_REQUIREMENTS": env.list("BUILD_AGENT_REQUIREMENTS", ["httpx", "websockets", "psutil", "pillow", "numpy", "imagehash", "soundfile"]),
+    "OS_PACKAGES": env.list("BUILD_OS_PACKAGES", []),
+    "TOOLS": env.list("BUILD_TOOLS", []),  # compilers: for installing, not in the image
+    # where it is had: none of this enters a lock
+    "CACHE": env.str("BUILD_CACHE", str(DATA_DIR / "sources")),
+    "COMFYUI_SOURCE": env.str("BUILD_COMFYUI_SOURCE", ""),
+    "PACK_MIRROR": env.str("BUILD_PACK_MIRROR", ""),
+    "PACK_REGISTRY": env.str("BUILD_PACK_REGISTRY", ""),
+    "PACKAGE_INDEX": env.str("BUILD_PACKAGE_INDEX", ""),
+    "FIND_LINKS": env.list("BUILD_FIND_LINKS", []),
+    "GIT_PROTOCOLS": env.list("BUILD_GIT_PROTOCOLS", ["https"]),
+    "REQUIREMENT_HOSTS": env.list("BUILD_REQUIREMENT_HOSTS", []),
+    "SOURCE_BUILDS": env.bool("BUILD_SOURCE_BUILDS", False),
+    "PIP_CONF": env.str("BUILD_PIP_CONF", ""),  # given to pip as a secret, so it may hold credentials
+    "CA_BUNDLE": env.str("BUILD_CA_BUNDLE", ""),
+    "ADVISORIES": env.str("BUILD_ADVISORIES", ""),
+    # who builds, and for how long
+    "DOCKER": env.str("BUILD_DOCKER", ""),
+    "DOCKER_HOST": env.str("BUILD_DOCKER_HOST", env.str("DOCKER_HOST", "unix:///var/run/docker.sock")),
+    "NETWORK": env.str("BUILD_NETWORK", "default"),
+    "REGISTRY": env.str("BUILD_REGISTRY", "").rstrip("/"),
+    "REGISTRY_CREDENTIALS": env.str("BUILD_REGISTRY_CREDENTIALS", ""),  # a file with name:password
+    "TIMEOUT_S": env.int("BUILD_TIMEOUT_S", 3600),
+    "PACK_INSTALL_S": env.int("BUILD_PACK_INSTALL_S", 600),
+    "CHECK_S": env.int("BUILD_CHECK_S", 300),
+    "CHECK_MEMORY_MIB": env.int("BUILD_CHECK_MEMORY_MIB", 4096),
+    "LEASE_S": env.float("BUILD_LEASE_S", 60.0),
+}
+
 # -- webhooks ----------------------------------------------------------------------------------------
 WEBHOOK_ALLOW_NETWORKS: list[str] = env.list("WEBHOOK_ALLOW_NETWORKS", [])  # e.g. 127.0.0.0/8 in tests; private ranges are refused otherwise
 WEBHOOK_TIMEOUT_S = env.float("WEBHOOK_TIMEOUT_S", 10.0)
