@@ -93,6 +93,9 @@ if DATABASES["default"]["ENGINE"].endswith("sqlite3"):
         "init_command": "PRAGMA journal_mode=WAL;PRAGMA synchronous=NORMAL;PRAGMA busy_timeout=20000;PRAGMA foreign_keys=ON;",
     }
 DB_PREPARE = env.bool("DB_PREPARE", True)  # off behind a transaction pooler that cannot keep prepared statements
+if DB_PREPARE and DATABASES["default"]["ENGINE"].endswith("postgresql"):
+    # Django's default, None, makes psycopg ignore `prepare=True` as well (kernel/sql.py).
+    DATABASES["default"].setdefault("OPTIONS", {})["prepare_threshold"] = 5
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 # -- time and language -----------------------------------------------------------------------------

@@ -11,11 +11,13 @@ import json
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID
 
 from django.conf import settings
 from django.db import connection, models
+
+M = TypeVar("M", bound=models.Model)
 
 
 def rows(statement: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
@@ -69,6 +71,32 @@ def insert(instance: models.Model, *, returning: str = "") -> None:
 
 
 _inserts: dict[type[models.Model], str] = {}
+
+
+def columns(model: type[models.Model], alias: str) -> str:
+    """The columns of a model under `alias`, in the order `instance` takes them."""
+    return ", ".join(f"{alias}.{connection.ops.quote_name(str(field.column))}" for field in model._meta.concrete_fields)
+
+
+def instance(model: type[M], values: Sequence[Any]) -> M:
+    """A model instance out of a row read with `columns`, without the ORM's compiling."""
+    fields = model._meta.concrete_fields
+    return model.from_db(connection.alias, [str(field.attname) for field in fields], [_of(field, value) for field, value in zip(fields, values, strict=True)])
+
+
+def _of(field: Any, value: Any) -> Any:
+    if value is None:
+        return None
+    target = field.target_field if field.is_relation else field
+    if isinstance(target, models.JSONField):
+        return to_json(value)
+    if isinstance(target, models.UUIDField):
+        return to_uuid(value)
+    if isinstance(target, models.DateTimeField):
+        return to_datetime(value)
+    if isinstance(target, models.DecimalField):
+        return value if isinstance(value, Decimal) else target.to_python(str(value))
+    return bool(value) if isinstance(target, models.BooleanField) else value
 
 
 @contextlib.contextmanager
