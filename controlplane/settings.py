@@ -199,6 +199,8 @@ BUILD = {
     "DOCKER": env.str("BUILD_DOCKER", ""),
     "DOCKER_HOST": env.str("BUILD_DOCKER_HOST", env.str("DOCKER_HOST", "unix:///var/run/docker.sock")),
     "NETWORK": env.str("BUILD_NETWORK", "default"),
+    "PLATFORMS": env.list("BUILD_PLATFORMS", []),  # empty: this machine's own
+    "IMAGE_NAME": env.str("BUILD_IMAGE_NAME", "comfyplane-worker"),
     "REGISTRY": env.str("BUILD_REGISTRY", "").rstrip("/"),
     "REGISTRY_CREDENTIALS": env.str("BUILD_REGISTRY_CREDENTIALS", ""),  # a file with name:password
     "TIMEOUT_S": env.int("BUILD_TIMEOUT_S", 3600),

@@ -59,6 +59,7 @@ class Build(models.Model):
     state = models.CharField(max_length=9, choices=State, default=State.QUEUED)
     token = models.UUIDField(null=True, blank=True, help_text="Of the process that builds; a stale one changes nothing")
     lease_until = models.DateTimeField(null=True, blank=True)
+    attempts = models.PositiveSmallIntegerField(default=0, help_text="Times a process began it")
     requested_at = models.DateTimeField()
     requested_by = models.CharField(max_length=120)
     started_at = models.DateTimeField(null=True, blank=True)
@@ -74,6 +75,7 @@ class Build(models.Model):
     sbom_sha256 = models.CharField(max_length=64, blank=True, help_text="Blob of the CycloneDX document")
     vulnerabilities = models.JSONField(null=True, blank=True, help_text="Report, or why there is none")
     failed_step = models.CharField(max_length=200, blank=True)
+    notes = models.JSONField(default=list, blank=True, help_text="What somebody should know about the image, one sentence each")
     error = models.JSONField(null=True, blank=True, help_text="{code, message, suggestion, details}")
 
     class Meta:
