@@ -79,7 +79,8 @@ def submit(
     input_files.check_owned(chosen, values, customer_id=customer.id)
     expected = estimates.of_version(chosen.id, now=now)
     quote = pricing.quote(pricing.Terms(plan.price_per_job_microusd, plan.price_per_gpu_second_microusd), expected_s=expected.p95_s)
-    result_key = _result_key(chosen, values) if workflow.result_cache_s else ""
+    # A smoke job must run, whatever is remembered.
+    result_key = _result_key(chosen, values) if workflow.result_cache_s and source != Job.SMOKE else ""
     job = Job(
         id=uuid7(),
         customer=customer,

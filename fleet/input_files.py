@@ -99,10 +99,15 @@ def resolve(version: Version, values: dict[str, Any]) -> tuple[dict[str, Any], l
         else:
             file = CustomerFile.objects.select_related("blob").get(id=UUID(value))
             blob, kind = file.blob, file.media_type
-        name = f"{blob.sha256[:24]}{_EXTENSIONS.get(kind, '.bin')}"
+        name = f"{blob.sha256[:24]}{extension(kind)}"
         seen[exposed.name] = name
         files.append({"sha256": blob.sha256, "name": name, "size_bytes": blob.size_bytes, "media_type": kind, "node": exposed.node, "input": exposed.input})
     return seen, files
+
+
+def extension(media_type: str) -> str:
+    """The ending a file of that type gets for ComfyUI."""
+    return _EXTENSIONS.get(media_type, ".bin")
 
 
 def _decode(uri: str, field: str) -> bytes:

@@ -6,7 +6,7 @@ from django.db import transaction
 from django.db.models import Max
 
 from controlplane.kernel.loops import Loop, Tick
-from fleet import queue, rollups, scaling, webhooks, workers
+from fleet import queue, rollups, scaling, smoke, tasks, webhooks, workers
 from fleet.models import Job, Pool
 from fleet.providers.local import Local
 
@@ -62,6 +62,10 @@ def _webhooks(tick: Tick) -> str:
     return webhooks.step(tick)
 
 
+def _smoke(tick: Tick) -> str:
+    return smoke.step(fence=tick.fence, now=tick.now, hand_over=tasks.run_smoke_later)
+
+
 def _logs(tick: Tick) -> str:
     Local().cap_logs()
     return ""
@@ -75,5 +79,6 @@ LOOPS = [
     Loop("fair-clock", 1.0, _fair_clock),
     Loop("rollups", 2.0, _rollups),
     Loop("webhooks", 0.5, _webhooks, lease_s=45.0),
+    Loop("smoke", 2.0, _smoke),
     Loop("worker-logs", 30.0, _logs),
 ]

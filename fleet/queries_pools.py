@@ -80,7 +80,7 @@ class PoolNow:
 
 def pools_now(*, now: datetime) -> list[PoolNow]:
     """Every pool with its workers by state and its queue: two queries."""
-    waiting = Job.objects.filter(pool=OuterRef("pk"), status=Job.Status.QUEUED).order_by().values("pool")
+    waiting = Job.objects.filter(pool=OuterRef("pk"), status=Job.Status.QUEUED).exclude(source=Job.SMOKE).order_by().values("pool")
     pools = Pool.objects.annotate(
         waiting=Subquery(waiting.annotate(n=Count("id")).values("n")), oldest=Subquery(waiting.annotate(at=Min("queued_at")).values("at"))
     )

@@ -223,7 +223,7 @@ def failures(*, start: datetime, end: datetime, customer_id: UUID | None = None,
     """Causes of failure by number of jobs, and whether older failures were left out."""
     jobs = Job.objects.filter(
         Q(status="failed") | Q(status="expired"), id__gte=floor_id(start - timedelta(hours=1)), finished_at__gte=start, finished_at__lt=end
-    )
+    ).exclude(source=Job.SMOKE)
     if customer_id is not None:
         jobs = jobs.filter(customer_id=customer_id)
     rows = list(jobs.order_by("-id").values_list("error", "failure_class", "status", "workflow__slug", "customer_id", "finished_at")[: MOST_FAILURES + 1])
@@ -244,5 +244,5 @@ def failures(*, start: datetime, end: datetime, customer_id: UUID | None = None,
 
 def last_failure_at() -> datetime | None:
     """When a job last failed or expired."""
-    newest = Job.objects.filter(status="failed").order_by("-id").values_list("finished_at", flat=True)[:1]
+    newest = Job.objects.filter(status="failed").exclude(source=Job.SMOKE).order_by("-id").values_list("finished_at", flat=True)[:1]
     return next(iter(newest), None)

@@ -65,8 +65,11 @@ def observe(pool: Pool, *, now: datetime) -> Seen:
         for id_, state, idle_since in Worker.objects.filter(pool=pool, state__in=Worker.LIVE).order_by("id").values_list("id", "state", "idle_since")
     ]
     failures = _failed_starts(pool, now=now)
+    waiting = Job.objects.filter(pool=pool, status="queued")
+    if workers:  # a smoke job can wait for one of these; no worker is bought for it beside them
+        waiting = waiting.exclude(source=Job.SMOKE)
     return Seen(
-        queue=Job.objects.filter(pool=pool, status="queued").count(),
+        queue=waiting.count(),
         workers=workers,
         base=pool.base,
         max=pool.max,

@@ -9,13 +9,16 @@ from __future__ import annotations
 import logging
 from datetime import datetime, timedelta
 from typing import Any
+from uuid import UUID
 
 from django.contrib.sessions.models import Session
 from django.utils import timezone
 from django_q.models import Failure, Schedule, Success
+from django_q.tasks import async_task
 
 from controlplane.kernel import blobs
 from controlplane.kernel.models import OutboxEntry
+from fleet import smoke_images
 from fleet.models import ScalingDecision, Worker
 from fleet.reconcile import drift
 
@@ -59,3 +62,13 @@ def sweep(*, now: datetime) -> dict[str, int]:
         "task_results": Success.objects.filter(stopped__lt=now - KEEP_SUCCESSES).delete()[0] + Failure.objects.filter(stopped__lt=old).delete()[0],
         "incoming_files": blobs.sweep(now=now),
     }
+
+
+def run_smoke_later(run_id: UUID) -> None:
+    """Let a task process try an image."""
+    async_task("fleet.tasks.run_smoke", str(run_id), timeout=int(smoke_images.LONGEST_S) + 60)
+
+
+def run_smoke(run_id: str) -> str:
+    """A smoke run on its image, start to end; a second time changes nothing."""
+    return smoke_images.run(UUID(run_id), clock=timezone.now)

@@ -171,7 +171,8 @@ class State(Collector):
         oldest = GaugeMetricFamily("comfyplane_queue_oldest_seconds", "Time the longest waiting job of the queue has waited", labels=["pool"])
         workers = GaugeMetricFamily("comfyplane_workers", "Workers by state", labels=["pool", "state"])
         limits = GaugeMetricFamily("comfyplane_pool_workers_limit", "Workers a pool keeps and may have", labels=["pool", "bound"])
-        queued = {row[0]: row[1:] for row in Job.objects.filter(status="queued").values_list("pool_id").annotate(n=Count("id"), at=Min("queued_at")).order_by()}
+        waiting = Job.objects.filter(status="queued").exclude(source=Job.SMOKE)  # smoke jobs wait for idle workers, which is no backlog
+        queued = {row[0]: row[1:] for row in waiting.values_list("pool_id").annotate(n=Count("id"), at=Min("queued_at")).order_by()}
         active = dict(Job.objects.filter(status="running").values_list("pool_id").annotate(n=Count("id")).order_by())
         states = {
             (pool, state): n

@@ -33,7 +33,7 @@ FAULTS = {
     "capacity": ("Ours: not enough capacity", "Not billed."),
     "external": ("A service outside failed", "Not billed."),
 }
-ORIGINS = {"api": "by API", "console": "from the console", "demo": "made by the demo", "cache": "from the result cache"}
+ORIGINS = {"api": "by API", "console": "from the console", "demo": "made by the demo", "cache": "from the result cache", "smoke": "as a smoke run"}
 TEXT_PREVIEW_BYTES = 4_000
 
 

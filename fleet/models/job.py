@@ -23,6 +23,8 @@ class Job(models.Model):
         CANCELED = "canceled"
         EXPIRED = "expired"
 
+    SMOKE = "smoke"
+    """The source of smoke jobs: ours, so that no customer's figure counts them."""
     TERMINAL = (Status.SUCCEEDED, Status.FAILED, Status.CANCELED, Status.EXPIRED)
 
     class FailureClass(models.TextChoices):
@@ -48,7 +50,7 @@ class Job(models.Model):
     workflow = models.ForeignKey(Workflow, on_delete=models.PROTECT, related_name="jobs", db_index=False)
     version = models.ForeignKey(Version, on_delete=models.PROTECT, related_name="jobs", db_index=False)
     pool = models.ForeignKey(Pool, on_delete=models.PROTECT, related_name="jobs", db_index=False)
-    source = models.CharField(max_length=12, default="api", help_text="api, console, demo, cache")
+    source = models.CharField(max_length=12, default="api", help_text="api, console, demo, cache, smoke")
     request_id = models.CharField(max_length=64, blank=True)
 
     status = models.CharField(max_length=10, choices=Status, default=Status.QUEUED)

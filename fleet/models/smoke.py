@@ -36,7 +36,9 @@ class SmokeRun(models.Model):
     state = models.CharField(max_length=7, choices=State, default=State.QUEUED)
     requested_at = models.DateTimeField()
     requested_by = models.CharField(max_length=120)
+    started_at = models.DateTimeField(null=True, blank=True)
     finished_at = models.DateTimeField(null=True, blank=True)
+    report = models.JSONField(default=dict, blank=True, help_text="What was measured: {run_s, outputs, blank, cached, image_id}")
     error = models.JSONField(null=True, blank=True, help_text="{code, message, suggestion}")
 
     class Meta:
@@ -51,7 +53,10 @@ class SmokeRun(models.Model):
                 fields=["version"], condition=Q(state__in=["queued", "running"], build__isnull=True), name="smoke_run_open_once_per_version"
             ),
         ]
-        indexes = [models.Index(fields=["version", "-requested_at"], name="smoke_run_by_version")]
+        indexes = [
+            models.Index(fields=["version", "-requested_at"], name="smoke_run_by_version"),
+            models.Index(fields=["requested_at"], condition=Q(state__in=["queued", "running"]), name="smoke_run_open"),
+        ]
 
     def __str__(self) -> str:
         return f"{self.version} {self.state}"
