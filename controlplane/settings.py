@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from environs import Env
 
@@ -169,7 +170,7 @@ WORKER = {
 AGENT_URL = env.str("AGENT_URL", PUBLIC_URL)
 
 # -- building images: docs/builds.md -----------------------------------------------------------------
-BUILD = {
+BUILD: dict[str, Any] = {
     # what an image is made from, unless a workflow says otherwise
     "COMFYUI_REPOSITORY": env.str("BUILD_COMFYUI_REPOSITORY", ""),
     "COMFYUI_REF": env.str("BUILD_COMFYUI_REF", ""),
