@@ -40,7 +40,7 @@ class Clash:
 
 
 class Court:
-    """Collects clashes and settles them by the choices given."""
+    """Collects clashes and settles them by the choices given. A choice for what no longer clashes, because another choice settled it, does nothing."""
 
     def __init__(self, choices: Mapping[str, str]) -> None:
         wrong = {key: value for key, value in choices.items() if value not in (OURS, THEIRS)}
@@ -58,14 +58,3 @@ class Court:
         chosen = self.choices.get(clash.key, "")
         self.clashes.setdefault(clash.key, Clash(node, field, base, ours, theirs, why, chosen))
         return chosen or OURS
-
-    def refuse_strays(self) -> None:
-        """Raise when a choice names nothing that clashes."""
-        stray = next((key for key in self.choices if key not in self.clashes), None)
-        if stray is not None:
-            raise Invalid(
-                "unknown_choice",
-                f"Nothing clashes at {str(stray)[:80]}.",
-                f"Choose among: {', '.join(list(self.clashes)[:10]) or 'none, there are no conflicts'}.",
-                details={"key": str(stray)[:200], "keys": list(self.clashes)[:100]},
-            )

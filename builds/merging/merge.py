@@ -30,7 +30,7 @@ class Merged:
 
 
 def merge(base: Content | None, ours: Content, theirs: Content, choices: Mapping[str, str] | None = None) -> Merged:
-    """Both sides' changes since `base` together; `choices` maps a clash's key to `ours` or `theirs`. Raises Invalid for a choice that fits nothing."""
+    """Both sides' changes since `base` together; `choices` maps a clash's key to `ours` or `theirs`. Raises Invalid for a choice of neither."""
     base = base or Content(timeout_s=ours.timeout_s, stall_s=ours.stall_s, lock=ours.lock)
     three = read(base.graph, ours.graph, theirs.graph)
     court = Court(choices or {})
@@ -48,7 +48,6 @@ def merge(base: Content | None, ours: Content, theirs: Content, choices: Mapping
     canvas, notes = _canvas(graph, base, ours, theirs)
     notes += [finding(WARNING, "input_dropped", f"The input {name} is gone, for its place is.", "Expose another under its name.", field=name) for name in lost]
     notes += [finding(WARNING, "merge_left_out", f"Node {node} was left out, for nothing uses it after the merge.", node=node) for node in idle]
-    court.refuse_strays()
     renumbered = {node: three.ids[key] for node, key in three.keys["theirs"].items() if three.ids[key] != node and key in nodes}
     return Merged(Content(graph=graph, inputs=inputs, ui_graph=canvas, **limits), list(court.clashes.values()), notes, renumbered)
 
