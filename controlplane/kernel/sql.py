@@ -11,6 +11,7 @@ import json
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
+from functools import lru_cache
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -43,7 +44,7 @@ def send(statement: str, parameters: Sequence[Any] = ()) -> None:
     connection.ensure_connection()
     connection.validate_no_broken_transaction()
     with connection.wrap_database_errors:
-        psycopg.Cursor(connection.connection).execute(statement, adapted(parameters), prepare=True)
+        psycopg.RawCursor(connection.connection).execute(_numbered(statement), adapted(parameters), prepare=True)
 
 
 @contextlib.contextmanager
@@ -111,9 +112,16 @@ def _executed(statement: str, parameters: Sequence[Any]) -> Iterator[Any]:
 
     connection.ensure_connection()
     connection.validate_no_broken_transaction()
-    with connection.wrap_database_errors, psycopg.Cursor(connection.connection) as cursor:
-        cursor.execute(statement, adapted(parameters), prepare=True)
+    with connection.wrap_database_errors, psycopg.RawCursor(connection.connection) as cursor:
+        cursor.execute(_numbered(statement), adapted(parameters), prepare=True)
         yield cursor
+
+
+@lru_cache(maxsize=512)
+def _numbered(statement: str) -> bytes:
+    """`%s` as `$1, $2, …`: what the server reads. psycopg does this on every call for a long statement; here it is done once."""
+    first, *rest = statement.split("%s")
+    return (first + "".join(f"${n}{part}" for n, part in enumerate(rest, start=1))).replace("%%", "%").encode()
 
 
 def adapted(parameters: Sequence[Any]) -> list[Any]:

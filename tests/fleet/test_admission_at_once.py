@@ -2,6 +2,7 @@
 
 from datetime import timedelta
 
+import factories
 import pytest
 from django.db import connection
 from django.utils import timezone
@@ -76,14 +77,16 @@ def test_the_same_key_in_the_same_instant_makes_one_job(way, monkeypatch):
 
 
 @pytest.mark.django_db(transaction=True)
-def test_workers_are_told(way):
+@pytest.mark.parametrize(("state", "told"), [("idle", True), ("busy", False)])
+def test_workers_are_told_while_one_of_them_is_idle(way, state, told):
     import psycopg
 
     workflow = world.workflow()
     customer, *_ = world.customer()
+    factories.make_worker(world.pool(), now=timezone.now(), state=state)
     parameters = connection.get_connection_params()
     with psycopg.connect(**{k: parameters[k] for k in ("dbname", "user", "host", "port") if parameters.get(k)}, autocommit=True) as listener:
         listener.execute("LISTEN comfyplane")
         submit(customer, workflow)
-        notes = [note.payload for note in listener.notifies(timeout=2, stop_after=1)]
-    assert notes == [f"pool:{world.pool().id}"]
+        notes = [note.payload for note in listener.notifies(timeout=2 if told else 0.2, stop_after=1)]
+    assert notes == ([f"pool:{world.pool().id}"] if told else [])
