@@ -31,6 +31,7 @@ class VersionLock(models.Model):
     lock = models.ForeignKey(Lock, on_delete=models.PROTECT, related_name="versions")
     made_at = models.DateTimeField()
     made_by = models.CharField(max_length=120)
+    findings = models.JSONField(default=list, blank=True, help_text="What was not exact when it was made: [{level, code, message, suggestion}]")
 
     class Meta:
         ordering = ["-made_at", "-id"]
