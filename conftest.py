@@ -45,7 +45,12 @@ def _settle() -> None:
 
 _settle()
 
-hypothesis.settings.register_profile("comfyplane", deadline=None, print_blob=True)  # a busy machine is not a failure
+hypothesis.settings.register_profile(
+    "comfyplane",
+    deadline=None,  # a busy machine is not a failure
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+    print_blob=True,
+)
 hypothesis.settings.load_profile("comfyplane")
 
 _sql_flush = DatabaseOperations.sql_flush

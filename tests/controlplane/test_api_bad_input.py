@@ -298,7 +298,7 @@ json_values = st.recursive(
     max_leaves=12,
 )
 bodies = st.dictionaries(st.sampled_from(["inputs", "priority", "deadline_s", "webhook_url", "metadata", "version", "x"]), json_values, max_size=4)
-fuzzing = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], database=None)
+fuzzing = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], database=None)
 
 
 @fuzzing
