@@ -33,6 +33,7 @@ _PLATFORMS = {"amd64": "x86_64-manylinux_2_28", "arm64": "aarch64-manylinux_2_28
 _UNDATED = re.compile(r"`([^`]+)` is missing an upload date")
 _NONE_OF = re.compile(r"no versions? of ([A-Za-z0-9][A-Za-z0-9._-]*?)(?=[<>=!~,\[\s]|\.\s|\.?$)")
 _ROUNDS = 12
+RULES = 1  # raised when the same question gets another answer by a change here
 _DEAF = ("failed to fetch", "error sending request", "connection", "network was disabled", "timed out", "dns error", "client error", "could not connect")
 
 
@@ -45,6 +46,11 @@ class Resolved:
     as_of: datetime | None
     torch: str
     findings: list[Finding] = field(default_factory=list)
+
+    @property
+    def findings_of_today(self) -> bool:
+        """Whether a part of it is bound to no time."""
+        return any(one["code"] == "index_without_dates" for one in self.findings)
 
 
 @dataclass(frozen=True)

@@ -123,10 +123,11 @@ def pack_address(sources: Sources, repository: str) -> str:
         if "://" in sources.pack_mirror and not sources.pack_mirror.startswith("file://"):
             return f"{sources.pack_mirror.rstrip('/')}/{'/'.join(parts)}.git"
         root = Path(sources.pack_mirror.removeprefix("file://"))
-        for start in range(min(3, len(parts))):
+        # Never the host's own directory: an address without a path names no repository.
+        for start in range(min(3, len(parts)) if len(parts) > 1 else 0):
             for suffix in (".git", ""):
                 mirror = root.joinpath(*parts[start:-1], parts[-1] + suffix)
-                if mirror.is_dir():
+                if (mirror / "HEAD").is_file() or (mirror / ".git").exists():
                     return str(mirror)
     check(repository, sources)
     return repository
