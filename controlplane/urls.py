@@ -16,5 +16,6 @@ urlpatterns = [
     path("worker/v1/", include("fleet.worker_urls")),
     path("admin/", admin.site.urls),
     path("ops/api/", include("controlplane.console.scripting")),
+    path("ops/api/", include("controlplane.console.smoke_api")),
     path("ops/", include("controlplane.console.urls")),
 ]

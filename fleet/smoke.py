@@ -186,8 +186,8 @@ def judged(job: Job) -> tuple[dict[str, Any], dict[str, Any] | None]:
         "cost_microusd": job.cost_microusd,
         "outputs": len(outputs),
         "images": sum(o["kind"] == "image" for o in outputs),
-        # A node answered from the engine's memory was not measured.
-        "cached": any(isinstance(n, dict) and n.get("cached") for n in nodes),
+        # Answered mostly from the engine's memory: that it works was seen, how long it takes was not.
+        "cached": 2 * sum(isinstance(n, dict) and bool(n.get("cached")) for n in nodes) > len(nodes) > 0,
     }
     if job.status == Job.Status.SUCCEEDED:
         return report, smoke_rule.fault(outputs)

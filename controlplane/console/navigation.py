@@ -38,7 +38,15 @@ class Group:
 # title, [(key, icon, label, url name, role needed)]
 _PLAN: list[tuple[str, list[tuple[str, str, str, str, str]]]] = [
     ("", [("overview", "home", "Overview", "ops:overview", "")]),
-    ("Run", [("workflows", "flow", "Workflows", "ops:workflows", ""), ("fleet", "gpu", "Fleet", "ops:fleet", ""), ("jobs", "list", "Jobs", "ops:jobs", "")]),
+    (
+        "Run",
+        [
+            ("workflows", "flow", "Workflows", "ops:workflows", ""),
+            ("fleet", "gpu", "Fleet", "ops:fleet", ""),
+            ("jobs", "list", "Jobs", "ops:jobs", ""),
+            ("smoke", "target", "Smoke matrix", "ops:smoke", ""),
+        ],
+    ),
     ("Business", [("customers", "users", "Customers", "ops:customers", "")]),
     ("System", [("audit", "shield", "Audit log", "ops:audit", ""), ("admin", "gear", "Configuration", "admin:index", "")]),
 ]

@@ -10,6 +10,10 @@ WORDS: dict[str, tuple[str, str, str]] = {
     "failed": ("Failed", "bad", "xoct"),
     "canceled": ("Canceled", "", "dot"),
     "expired": ("Expired", "warn", "clock"),
+    # smoke runs
+    "passed": ("Passed", "ok", "check"),
+    "never": ("Never run", "warn", "alert"),
+    "draft": ("Draft, cannot run", "", "dot"),
     # workers
     "ordered": ("Ordered", "info", "clock"),
     "starting": ("Starting", "info", "loader"),

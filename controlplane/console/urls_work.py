@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from django.urls import URLPattern, URLResolver, path
 
-from controlplane.console import importing, job, jobs, workflow_run, workflows
+from controlplane.console import importing, job, jobs, smoke, workflow_run, workflows
 
 urlpatterns: list[URLPattern | URLResolver] = [
     path("workflows/", workflows.listing, name="workflows"),
@@ -17,6 +17,9 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("workflows/<slug:slug>/promote/", workflows.promote, name="workflow_promote"),
     path("workflows/<slug:slug>/jobs/", workflows.job_list, name="workflow_jobs"),
     path("workflows/<slug:slug>/settings/", workflows.settings, name="workflow_settings"),
+    path("smoke/", smoke.matrix, name="smoke"),
+    path("smoke/run/", smoke.run, name="smoke_run"),
+    path("smoke/<slug:slug>/v<int:number>/", smoke.version, name="smoke_version"),
     path("jobs/", jobs.listing, name="jobs"),
     path("jobs/export.csv", jobs.export, name="jobs_csv"),
     path("jobs/<uuid:job_id>/", job.page, name="job"),

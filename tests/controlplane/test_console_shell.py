@@ -79,7 +79,7 @@ def test_the_menu_shows_pages_that_exist_and_what_needs_someone():
     Pool.objects.filter(id=factories.make_pool(now=timezone.now()).id).update(halted_at=timezone.now(), halted_reason="x")
     html = rows.look(work_rows.client("viewer"), "/ops/audit/")
     links = re.findall(r'class="nav" title="([^"]+)" href="([^"]+)"', html)
-    assert [name for name, _ in links] == ["Overview", "Workflows", "Fleet", "Jobs", "Customers", "Audit log", "Configuration"]
+    assert [name for name, _ in links] == ["Overview", "Workflows", "Fleet", "Jobs", "Smoke matrix", "Customers", "Audit log", "Configuration"]
     assert "1 halted" in html
     assert 'href="#"' not in html.split("<main")[0]
 
