@@ -15,13 +15,13 @@ from typing import Any
 from django.db import IntegrityError, transaction
 from django.utils.text import slugify
 
-from builds import catalogue, exposing, libraries, versions
+from builds import branches, catalogue, exposing, heads, libraries, versions
 from builds.exposed import ExposedInput, load_all
 from builds.findings import WARNING, Finding, errors_in, finding, findings
 from builds.graphs import canvas, parse, refuse_cycle
-from builds.models import Version, Workflow
+from builds.models import Branch, Version, Workflow
 from controlplane.kernel import audit
-from controlplane.kernel.errors import Conflict, Invalid
+from controlplane.kernel.errors import Conflict, Invalid, NotFound
 
 _CURRENT: Any = object()
 RESERVED = frozenset({"import"})
@@ -73,6 +73,8 @@ def import_graph(
     message: str = "",
     author: str,
     parent: Version | None = None,
+    branch: str = heads.MAIN,
+    make_branch: bool = False,
     expose: Iterable[Any] | None = None,
     draft: bool = False,
     category: str | None = None,
@@ -83,14 +85,22 @@ def import_graph(
     library: Any = _CURRENT,
     now: datetime,
 ) -> ImportResult:
-    """Keep the graph in `document` as a version of workflow `slug`, made when it is new."""
+    """Keep the graph in `document` as a version of workflow `slug`, made when it is new, at the head of `branch`.
+
+    With `make_branch`, a branch that is not there yet is made where main stands. Raises NotFound for an unknown one otherwise.
+    """
     if library is _CURRENT:
         library = libraries.current()
     slug = _slug(slug, name)
     workflow = Workflow.objects.filter(slug=slug).first()
     if workflow and workflow.archived_at is not None:
         raise Conflict("workflow_archived", f"{slug} is archived.", "Import under another slug, or bring it back first.")
-    before = parent or (workflow.versions.order_by("-number").first() if workflow else None)
+    starts_branch = make_branch and not (workflow and Branch.objects.filter(workflow=workflow, name=branch).exists()) and branch != heads.MAIN
+    if starts_branch:
+        branches.check_name(branch)
+    elif workflow is None and branch != heads.MAIN:
+        raise NotFound("unknown_branch", f"{slug} is new and has no branch {branch[:60]}.", "Import it on main first.", details={"branch": branch[:60]})
+    before = parent or (heads.head(workflow, heads.MAIN if starts_branch else branch) if workflow else None)
     if parent and (workflow is None or parent.workflow_id != workflow.pk):
         raise Conflict("version_of_other_workflow", "The parent belongs to another workflow.", "Name a version of the same workflow.")
     seen = examine(document=document, expose=expose, library=library, parent=before)
@@ -107,6 +117,8 @@ def import_graph(
                 author=author,
                 now=now,
             )
+        if starts_branch and before is not None:
+            branches.create(workflow=workflow, name=branch, at=before, actor=author, now=now)
         version, created = versions.keep(
             workflow=workflow,
             graph=seen.graph,
@@ -115,11 +127,14 @@ def import_graph(
             message=message,
             author=author,
             parent=parent,
+            branch=heads.MAIN if starts_branch and before is None else branch,
             timeout_s=timeout_s,
             stall_s=stall_s,
             found=seen.findings,
             now=now,
         )
+        if starts_branch and before is None:
+            branches.create(workflow=workflow, name=branch, at=version, actor=author, now=now)
     return ImportResult(workflow, version, created, seen.findings)
 
 

@@ -1,4 +1,4 @@
-"""Immutable versions by content, and the channels that point at them.
+"""Immutable versions by content, and the channels and branches that point at them.
 
 A version's id in words is the SHA-256 of its canonical JSON: the same content is the same version,
 whoever imports it and on whichever database. The database refuses to change it (migration 0002).
@@ -16,12 +16,12 @@ from typing import Any
 from django.db import transaction
 from django.db.models import Max
 
-from builds import exposing
+from builds import exposing, heads
 from builds.exposed import ExposedInput, load_all
 from builds.findings import Finding, errors_in, findings
 from builds.graphs import parse, refuse_cycle
 from builds.links import models
-from builds.models import Channel, Version, Workflow
+from builds.models import Branch, BranchMove, Channel, Version, Workflow
 from builds.schema import schema
 from controlplane.kernel import audit
 from controlplane.kernel.errors import Conflict, Invalid, NotFound
@@ -94,27 +94,41 @@ def keep(
     message: str = "",
     author: str,
     parent: Version | None = None,
+    merged_from: Version | None = None,
+    branch: str = heads.MAIN,
+    expected: Version | None = None,
     timeout_s: int = 300,
     stall_s: int = 120,
     lock: Any = None,
     ui_graph: Any = None,
     now: datetime,
 ) -> tuple[Version, bool]:
-    """Store what was already exposed and judged; the same content is the same version."""
+    """Store what was already exposed and judged, and let `branch` stand there; the same content is the same version.
+
+    Its parent is the head of the branch unless one is named. With `expected`, the branch must still stand there: else
+    Conflict, and nothing is kept. Content that the branch's history holds already moves nothing; going back is `branches.restore`.
+    """
     if not 1 <= timeout_s <= 86_400 or not 1 <= stall_s <= 86_400:
         raise Invalid("timeout_out_of_range", "A time limit is not between one second and one day.", "Choose 1 to 86400 seconds.")
     sha256 = content_sha256(graph, items, timeout_s=timeout_s, stall_s=stall_s, lock=lock, ui_graph=ui_graph)
     with transaction.atomic():
         Workflow.objects.select_for_update().get(pk=workflow.pk)
+        line = heads.branch(workflow, branch) if branch != heads.MAIN or workflow.versions.exists() else None
+        if expected is not None and line is not None and line.head_id != expected.pk:
+            raise heads.moved(line)
+        reason = BranchMove.Reason.MERGE if merged_from else BranchMove.Reason.COMMIT
         same = Version.objects.filter(workflow=workflow, sha256=sha256).first()
         if same:
+            if line is not None and not heads.holds(workflow, head=line.head, version=same):
+                _stand(line, same, reason, message=message, by=author, now=now)
             return _judged(same, found), False
         latest = Version.objects.filter(workflow=workflow).aggregate(number=Max("number"))["number"] or 0
         version = Version.objects.create(
             workflow=workflow,
             number=latest + 1,
             sha256=sha256,
-            parent=parent or Version.objects.filter(workflow=workflow, number=latest).first(),
+            parent=parent or (line.head if line else None),
+            merged_from=merged_from,
             author=author[:120],
             message=message[:500],
             graph=graph,
@@ -129,12 +143,16 @@ def keep(
             stall_s=stall_s,
             created_at=now,
         )
+        if line is None:
+            heads.start(workflow=workflow, name=heads.MAIN, at=version, by=author, message=message, now=now)
+        else:
+            heads.move(line=line, expected=line.head, to=version, reason=reason, message=message, by=author, now=now)
         audit.record(
             actor=author,
             action="version.create",
             object_type="version",
             object_id=str(version.pk),
-            after={"workflow": workflow.slug, "number": version.number, "sha256": sha256, "runnable": version.runnable},
+            after={"workflow": workflow.slug, "number": version.number, "sha256": sha256, "runnable": version.runnable, "branch": branch},
             reason=message[:500],
             now=now,
         )
@@ -188,6 +206,16 @@ def promote(*, workflow: Workflow, channel: str, version: Version, actor: str, r
             now=now,
         )
     return moved
+
+
+def _stand(line: Branch, version: Version, reason: str, *, message: str, by: str, now: datetime) -> None:
+    """Move a branch to a version that was there already."""
+    before = line.head
+    heads.move(line=line, expected=before, to=version, reason=reason, message=message, by=by, now=now)
+    audit.record(
+        actor=by, action="branch.move", object_type="workflow", object_id=line.workflow.slug, before={"branch": line.name, "version": before.number},
+        after={"branch": line.name, "version": version.number}, reason=message[:500], now=now,
+    )  # fmt: skip
 
 
 def _judged(version: Version, found: list[Finding]) -> Version:
