@@ -1,0 +1,89 @@
+"""Rank the packs that may bring a class, with the evidence for each.
+
+Pure. Weights are on one scale: what a build saw or the target has installed is near proof; a list's
+word that only one pack gives is strong; then come what else the graph needs, the list's precedence,
+and last how many people use the pack. Every reason for a pack adds, so more of it never lowers it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+
+from builds.dependencies.known import Claim, Facts, PackFact
+from builds.dependencies.report import Candidate, Evidence
+
+GRAPH, PIN, BUILT, INSTALLED, LISTED, ONLY, PREFERRED, NAMED, COHERENT, STARS, PATTERN, DEPRECATED = (
+    *("graph", "pin", "built", "installed", "listed", "only", "preferred", "named", "coherent"),
+    *("stars", "pattern", "deprecated"),
+)
+_BASE = {"built": 400, "installed": 350, "listed": 100, "pattern": 25}
+
+
+def rank(name: str, *, facts: Facts, unknown: Iterable[str] = (), named: Mapping[str, int] | None = None) -> tuple[Candidate, ...]:
+    """The candidates for class `name`, best first. `unknown` are all classes of the graph that need a pack,
+    `named` counts the nodes of the graph that carry a pack's id by its key."""
+    claims: dict[str, list[Claim]] = {}
+    for claim in facts.claims.get(name, ()):
+        pack = facts.packs.get(claim.pack)
+        if pack is not None and not pack.is_core:
+            claims.setdefault(claim.pack, []).append(claim)
+    exact = [key for key, found in claims.items() if any(one.evidence != "pattern" for one in found)]
+    others = [other for other in unknown if other != name]
+    candidates = [
+        Candidate(facts.packs[key].ref(), tuple(_evidence(facts.packs[key], name, found, exact, others, facts, named or {}))) for key, found in claims.items()
+    ]
+    return tuple(sorted(candidates, key=lambda one: (-one.score, one.pack.key)))
+
+
+def _evidence(
+    pack: PackFact, name: str, claims: list[Claim], exact: list[str], others: list[str], facts: Facts, named: Mapping[str, int]
+) -> Iterable[Evidence]:
+    kinds = {one.evidence for one in claims}
+    if "built" in kinds:
+        yield Evidence(BUILT, _BASE["built"], "A finished build saw this pack bring the class.")
+    if "installed" in kinds:
+        yield Evidence(INSTALLED, _BASE["installed"], f"The target ComfyUI has the class from a folder of this name ({pack.slug or pack.key}).")
+    if "listed" in kinds:
+        yield Evidence(LISTED, _BASE["listed"], "The public node list says the pack brings the class.")
+    elif "pattern" in kinds and not kinds & {"built", "installed"}:
+        yield Evidence(PATTERN, _BASE["pattern"], "Only the pack's name pattern fits the class; no list names the class itself.")
+    if exact == [pack.key]:
+        yield Evidence(ONLY, 60, "No other pack claims it.")
+    if any(one.preferred for one in claims):
+        yield Evidence(PREFERRED, 50, "The list gives this pack precedence for the class.")
+    if named.get(pack.key):
+        count = named[pack.key]
+        yield Evidence(NAMED, 120, f"The graph names this pack at {count} other node{'' if count == 1 else 's'}.")
+    shared = [other for other in others if any(one.pack == pack.key and one.evidence != "pattern" for one in facts.claims.get(other, ()))]
+    if shared:
+        weight = round(60 * len(shared) / len(others)) + 5 * min(len(shared), 8)
+        yield Evidence(COHERENT, weight, f"It also brings {len(shared)} of the {len(others)} other classes this graph needs a pack for.")
+    if pack.stars:
+        yield Evidence(STARS, min(25, round(6 * math.log10(1 + pack.stars))), f"{pack.stars:,} star{'' if pack.stars == 1 else 's'}{_since(pack)}.")
+    if pack.deprecated:
+        yield Evidence(DEPRECATED, -40, "Its authors call it deprecated.")
+
+
+def _since(pack: PackFact) -> str:
+    return f", last changed {pack.updated[:10]}" if pack.updated else ""
+
+
+def decides(candidates: tuple[Candidate, ...]) -> str:
+    """Why the first candidate may be taken without asking, or empty when a person should choose."""
+    if not candidates:
+        return ""
+    first, rest = candidates[0], candidates[1:]
+    if first.has(BUILT) and not any(one.has(BUILT) for one in rest):
+        return "A finished build saw this pack bring the class."
+    if first.has(INSTALLED) and not any(one.has(INSTALLED) for one in rest):
+        return "The target ComfyUI has the class from this pack."
+    if first.has(ONLY) and not first.has(DEPRECATED):
+        return "It is the only pack that claims the class."
+    if first.has(NAMED) and not any(one.has(NAMED) for one in rest):
+        return "The graph names this pack at other nodes."
+    if first.has(PATTERN) and not rest:
+        return ""
+    if first.has(PREFERRED) and not any(one.has(PREFERRED) for one in rest):
+        return "The list gives this pack precedence for the class."
+    return ""
