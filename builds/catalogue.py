@@ -38,6 +38,8 @@ def entry(workflow: Workflow, version: Version | None) -> dict[str, Any]:
             "typical_time_seconds": None,
             "success_rate": None,
             "measured_jobs": 0,
+            "measured_smoke_runs": 0,
+            "measured_from": None,
         },
         "capabilities": {**capabilities_of(version.graph if version else {}, items), **(workflow.capabilities or {})},
         "status": status_of(workflow, version),
@@ -47,11 +49,17 @@ def entry(workflow: Workflow, version: Version | None) -> dict[str, Any]:
 def with_measurements(entry: Mapping[str, Any], measured: Mapping[str, Any] | None) -> dict[str, Any]:
     """`entry` with measured figures laid over it.
 
-    `measured` may hold p50_s, success_rate (0 to 1), cost_per_job_usd, cost_per_image_usd and jobs; what it lacks stays null.
+    `measured` may hold p50_s, success_rate (0 to 1), cost_per_job_usd, cost_per_image_usd, jobs, smoke_runs and source (what
+    speed and cost rest on: jobs or smoke_runs); what it lacks stays null.
     """
     measured = measured or {}
     p50_s = measured.get("p50_s")
-    performance = {**entry["performance"], "measured_jobs": measured.get("jobs") or 0}
+    performance = {
+        **entry["performance"],
+        "measured_jobs": measured.get("jobs") or 0,
+        "measured_smoke_runs": measured.get("smoke_runs") or 0,
+        "measured_from": measured.get("source"),
+    }
     if p50_s is not None:
         performance |= {"speed": speed_of(p50_s), "typical_time_seconds": round(float(p50_s), 2)}
     for key, digits in (("success_rate", 4), ("cost_per_job_usd", 6), ("cost_per_image_usd", 6)):

@@ -85,6 +85,8 @@ def entry(workflow: Workflow, version: Version, measured: queries_measured.Measu
     job = _price_usd(measured, plan)
     figures = {
         "jobs": measured.runs,
+        "smoke_runs": measured.smoke_runs,
+        "source": measured.source,
         "p50_s": measured.p50_s,
         "success_rate": measured.success_rate,
         "cost_per_job_usd": job,

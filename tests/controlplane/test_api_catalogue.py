@@ -7,9 +7,10 @@ import jsonschema
 import pytest
 from django.utils import timezone
 
-from builds.models import Workflow
+from builds.models import Channel, Version, Workflow
 from controlplane.api import schema
 from fleet import queries_measured, rollups
+from fleet.models import SmokeRun
 from tests.controlplane import api_world as world
 from tests.controlplane import work_rows
 
@@ -31,7 +32,7 @@ def test_what_was_never_run_has_no_figures(api):
     }  # fmt: skip
     assert entry["performance"] == {
         "speed": None, "quality": None, "cost_per_image_usd": None, "cost_per_job_usd": None, "typical_time_seconds": None,
-        "success_rate": None, "measured_jobs": 0
+        "success_rate": None, "measured_jobs": 0, "measured_smoke_runs": 0, "measured_from": None
     }  # fmt: skip
 
 
@@ -46,6 +47,55 @@ def test_figures_are_measured_and_priced_by_the_callers_own_plan(api):
     assert found["cost_per_job_usd"] == pytest.approx(2 * found["cost_per_image_usd"], rel=0.01)
     dear = world.caller("dear", price_per_job_microusd=1_000_000)
     assert dear.get("/v1/workflows/paint").json()["performance"]["cost_per_job_usd"] > 1
+
+
+def smoked(workflow, *, run_s=1.0, state="passed", **report):
+    """An ended smoke run of what production runs."""
+    now = timezone.now()
+    version = Version.objects.get(channels__workflow__slug=workflow, channels__name="production")
+    error = {"code": "x", "message": "m", "suggestion": "s"} if state == "failed" else None
+    said = {"run_s": run_s, "busy_s": 0.5, "cost_microusd": 90, "images": 2, "cached": False, **report}
+    SmokeRun.objects.create(
+        version=version, trigger="calendar", state=state, requested_at=now, requested_by="smoke", finished_at=now, error=error, report=said
+    )  # fmt: skip
+
+
+def test_before_any_customer_ran_it_figures_are_those_of_smoke_runs_and_say_so(api):
+    for run_s in (1.0, 3.0, 5.0):
+        smoked("paint", run_s=run_s)
+    smoked("paint", run_s=0.001, cached=True)
+    smoked("paint", state="failed")
+    smoked("paint", state="failed", run_s=None)  # it never ran, so it says nothing of the workflow
+    found = api.get("/v1/workflows/paint").json()["performance"]
+    assert (found["measured_from"], found["measured_jobs"], found["measured_smoke_runs"]) == ("smoke_runs", 0, 5)
+    assert (found["typical_time_seconds"], found["speed"], found["success_rate"]) == (3.0, "fast", 0.8)
+    assert found["cost_per_job_usd"] == pytest.approx(0.001 + 0.5 * 0.0005)
+    assert found["cost_per_image_usd"] == pytest.approx(found["cost_per_job_usd"] / 2, abs=1e-6)
+
+
+def test_speed_and_cost_are_the_customers_as_soon_as_there_is_one_and_success_counts_both_until_they_are_enough(api):
+    smoked("paint", run_s=100.0)
+    for n in range(2):
+        world.finish(api.post("/v1/workflows/paint/jobs").json()["id"], outcome="succeeded" if n else "failed", failure_class="" if n else "workflow")
+    rollups.recompute(now=timezone.now())
+    found = api.get("/v1/workflows/paint").json()["performance"]
+    assert (found["measured_from"], found["measured_jobs"], found["measured_smoke_runs"]) == ("jobs", 2, 1)
+    assert found["typical_time_seconds"] == pytest.approx(1.0, rel=0.1)
+    assert found["success_rate"] == 0.6667
+    for _ in range(queries_measured.ENOUGH):
+        world.finish(api.post("/v1/workflows/paint/jobs").json()["id"])
+    rollups.recompute(now=timezone.now())
+    queries_measured.forget()
+    found = api.get("/v1/workflows/paint").json()["performance"]
+    assert (found["measured_jobs"], found["measured_smoke_runs"], found["success_rate"]) == (22, 0, round(21 / 22, 4))
+
+
+def test_smoke_runs_of_a_version_customers_cannot_call_say_nothing(api):
+    smoked("paint")
+    Channel.objects.update(name="lab")
+    version = Version.objects.get()
+    SmokeRun.objects.update(version=version)
+    assert queries_measured.measured([version.workflow_id], now=timezone.now())[version.workflow_id].smoke_runs == 0
 
 
 def test_the_console_and_the_catalogue_tell_the_same_of_a_day(api):
