@@ -21,6 +21,7 @@ from django.db.migrations.executor import MigrationExecutor
 from billing import customers
 from billing.models import Customer
 from builds import libraries
+from builds import tasks as build_tasks
 from builds.models import NodeLibrary
 from controlplane import credentials
 from controlplane.console import roles
@@ -38,6 +39,7 @@ def prepare(*, demo: bool, say: Callable[[str], None], now: datetime) -> bool:
     roles.ensure()
     credentials.ensure_operator()
     tasks.ensure_schedules(now=now)
+    build_tasks.ensure_schedules(now=now)
     ensure_nodes(say=say, now=now)
     ensure_house(now=now)
     if not demo:

@@ -219,7 +219,7 @@ WEBHOOK_TIMEOUT_S = env.float("WEBHOOK_TIMEOUT_S", 10.0)
 Q_CLUSTER = {
     "name": "comfyplane",
     "orm": "default",
-    "workers": 1,
+    "workers": 2,  # a build takes minutes: it leaves room for the others
     "queue_limit": 1,
     "bulk": 1,
     "timeout": 300,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
@@ -49,7 +50,7 @@ def drain(worker: Worker, *, actor: str, reason: str = "", now: datetime) -> Non
 
 
 @transaction.atomic
-def stopped(worker: Worker, *, reason: str, message: str = "", lost: bool = False, now: datetime) -> int:
+def stopped(worker: Worker, *, reason: str, message: str = "", engine_log: Sequence[str] = (), lost: bool = False, now: datetime) -> int:
     """Write down that a worker is gone and take back its jobs at once; returns how many there were."""
     changed = (
         Worker.objects.filter(id=worker.id)
@@ -60,6 +61,7 @@ def stopped(worker: Worker, *, reason: str, message: str = "", lost: bool = Fals
             stopped_at=now,
             stop_reason=reason[:20],
             stop_message=message[:500],
+            engine_log=list(engine_log),
             idle_since=None,
         )
     )

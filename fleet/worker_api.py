@@ -223,7 +223,13 @@ def leave(request: HttpRequest) -> HttpResponse:
     """A worker goes."""
     worker = _worker(request)
     body = read_json(request.body)
-    membership.stopped(worker, reason=worker_body.text(body, "reason", 20) or "left", message=worker_body.text(body, "message", 500), now=timezone.now())
+    membership.stopped(
+        worker,
+        reason=worker_body.text(body, "reason", 20) or "left",
+        message=worker_body.text(body, "message", 500),
+        engine_log=worker_body.texts(body, "engine_log", 500, 40),
+        now=timezone.now(),
+    )
     return JsonResponse({"accepted": True})
 
 

@@ -56,6 +56,7 @@ class Settings:
     min_free_disk_bytes: int = GIB
     min_free_ram_bytes: int = 512 * MIB
     max_input_bytes: int = 512 * MIB
+    health_file: Path | None = None
     log_level: str = "info"
 
 
@@ -83,6 +84,7 @@ def parser() -> argparse.ArgumentParser:
     flag("--min-free-disk-mib", "COMFYPLANE_MIN_FREE_DISK_MIB", "below this no job is claimed, default 1024")
     flag("--min-free-ram-mib", "COMFYPLANE_MIN_FREE_RAM_MIB", "below this no job is claimed, default 512")
     flag("--max-input-mib", "COMFYPLANE_MAX_INPUT_MIB", "largest input file, default 512")
+    flag("--health-file", "COMFYPLANE_HEALTH_FILE", "where to write whether this worker is well, for python -m fleet.agent.health")
     flag("--poll-s", "COMFYPLANE_POLL_S", "history poll beside the websocket, default 2")
     flag("--interrupt-grace-s", "COMFYPLANE_INTERRUPT_GRACE_S", "wait for an interrupt to act, default 20")
     flag("--restart-s", "COMFYPLANE_RESTART_S", "wait before the first restart of a crashed engine, default 0.5")
@@ -109,6 +111,7 @@ def from_args(argv: Sequence[str], env: Mapping[str, str] = os.environ) -> tuple
 
     directory = value("comfyui_dir", "COMFYUI_DIR")
     work_dir = value("work_dir", "COMFYPLANE_WORK_DIR")
+    health_file = value("health_file", "COMFYPLANE_HEALTH_FILE")
     url = value("url", "COMFYPLANE_URL").rstrip("/")
     token = value("pool_token", "COMFYPLANE_POOL_TOKEN")
     if not args.serverless and not (url and token):
@@ -135,6 +138,7 @@ def from_args(argv: Sequence[str], env: Mapping[str, str] = os.environ) -> tuple
         min_free_disk_bytes=int(number("min_free_disk_mib", "COMFYPLANE_MIN_FREE_DISK_MIB", 1024) * MIB),
         min_free_ram_bytes=int(number("min_free_ram_mib", "COMFYPLANE_MIN_FREE_RAM_MIB", 512) * MIB),
         max_input_bytes=int(number("max_input_mib", "COMFYPLANE_MAX_INPUT_MIB", 512) * MIB),
+        health_file=Path(health_file) if health_file else None,
         log_level=value("log_level", "COMFYPLANE_LOG_LEVEL", "info"),
     )
     return settings, args.serverless

@@ -72,8 +72,9 @@ class ControlPlane:
     async def heartbeat(self, body: Mapping[str, Any]) -> dict[str, Any]:
         return await self._call("POST", "/heartbeat", json=body)
 
-    async def leave(self, reason: str, message: str) -> None:
-        await self._call("POST", "/leave", json={"reason": reason, "message": message}, timeout=5.0)
+    async def leave(self, reason: str, message: str, engine_log: list[str]) -> None:
+        body = {"reason": reason, "message": message} | ({"engine_log": engine_log} if engine_log else {})
+        await self._call("POST", "/leave", json=body, timeout=5.0)
 
     async def input_file(self, job: str, attempt: int, sha256: str, max_bytes: int) -> bytes:
         """The bytes of an input, checked against their hash; raises ValueError when they do not fit."""

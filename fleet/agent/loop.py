@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from fleet.agent import backoff, classify, completion, enrolment, tidy
+from fleet.agent import backoff, classify, completion, enrolment, health, tidy
 from fleet.agent.comfy import EngineUnreachable
 from fleet.agent.config import Settings
 from fleet.agent.control import ControlPlane, Refused, Retired, Stale, Unavailable
@@ -44,6 +44,7 @@ class Agent:
         self.rhythm = Rhythm()
         self._renewed_at = 0.0
         self._pulse: Pulse | None = None
+        self._introduced = False
         self._waker = Waker(lambda: self.leaving is not None or self.draining)
         self._background: set[asyncio.Task[None]] = set()
         self.keeper.engine.on_death = self._engine_died
@@ -51,15 +52,21 @@ class Agent:
     async def run(self) -> int:
         self._listen_to_signals()
         beating: asyncio.Task[None] | None = None
+        path = self.settings.health_file
+        telling = asyncio.create_task(health.keep(path, lambda: self.keeper.ready), name="health") if path else None
         try:
             if await self._start():
                 beating = asyncio.create_task(self._beat(), name="heartbeat")
                 await self._work()
         except Hopeless as error:
             self.leaving = Leaving("crash", f"The engine crashed {self.keeper.crashes} times in a row: {error}", 4)
+            if self._pulse is None:
+                await self._introduce()
         except Retired:
             self._retired()
         finally:
+            if telling is not None:
+                telling.cancel()
             await self._goodbye(beating)
         assert self.leaving is not None
         log.info("left", reason=self.leaving.reason, code=self.leaving.code)
@@ -91,6 +98,16 @@ class Agent:
             on_retired=self._retired,
             on_silence=self._silent,
         )
+
+    async def _introduce(self) -> None:
+        """Register though nothing came up: a worker nobody knows could not say why it goes."""
+        try:
+            measured = await enrolment.measure(self.settings)
+            answer = await enrolment.enrol(self.control, self.settings, self.keeper, measured, self.work_dir)
+        except Exception as error:  # whatever it is, the first failure is the one to report
+            log.warning("not introduced", error=str(error))
+            return
+        self._introduced = not isinstance(answer, Leaving)
 
     # Work
 
@@ -306,9 +323,10 @@ class Agent:
             await asyncio.gather(beating, return_exceptions=True)
         if self._background:
             await asyncio.wait(self._background, timeout=2.0)
-        if self.leaving.tell and self._pulse is not None:
+        if self.leaving.tell and (self._pulse is not None or self._introduced):
             try:
-                await self.control.leave(self.leaving.reason, self.leaving.message)
+                boot_log = self.keeper.engine.tail if self.leaving.reason == "crash" else []
+                await self.control.leave(self.leaving.reason, self.leaving.message, boot_log)
             except (Unavailable, Retired, Refused, Stale) as error:
                 log.warning("leave not heard", error=str(error))
         await self.keeper.close()

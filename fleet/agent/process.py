@@ -33,7 +33,7 @@ class EngineFailed(Exception):
 class Engine:
     """One ComfyUI server. `died` is set from its unexpected end until the next start."""
 
-    def __init__(self, choice: EngineChoice, work_dir: Path) -> None:
+    def __init__(self, choice: EngineChoice, work_dir: Path, *, tail_lines: int = TAIL_LINES) -> None:
         self.choice = choice
         self.work_dir = work_dir
         self.url = choice.url or ""
@@ -43,7 +43,7 @@ class Engine:
         self._process: asyncio.subprocess.Process | None = None
         self._watch: asyncio.Task[None] | None = None
         self._drains: list[asyncio.Task[None]] = []
-        self._tail: deque[str] = deque(maxlen=TAIL_LINES)
+        self._tail: deque[str] = deque(maxlen=tail_lines)
 
     @property
     def owned(self) -> bool:
