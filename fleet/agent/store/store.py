@@ -1,0 +1,294 @@
+"""Models for jobs: have them here, whole and checked, before the job starts. One store per process, shared by its threads."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from fleet.agent.logs import Log
+from fleet.agent.store import holders, ranges
+from fleet.agent.store.failures import Gone, Misconfigured, NoRoom, Refused, Stopped, StoreError, Unauthorized, Unreachable, WrongBytes
+from fleet.agent.store.keeping import Keeping
+from fleet.agent.store.ledger import FileRow
+from fleet.agent.store.ranges import Spans
+from fleet.agent.store.settings import StoreSettings
+from fleet.agent.store.sources import Source, Sources
+from fleet.agent.store.transfer import Transfer, allocate, extend
+from fleet.agent.store.wanted import Wanted
+
+log = Log(__name__)
+
+LOOK_S = 0.1  # how often a waiter looks whether the other process is through
+Progress = Callable[[int, int], None]
+
+
+@dataclass
+class Counts:
+    """What this process did, for its heartbeat; the ledger has the host's."""
+
+    hits: int = 0
+    misses: int = 0
+    coalesced: int = 0
+    fetched_bytes: int = 0
+    fetched_s: float = 0.0
+    corrupt: int = 0
+    failed: int = 0
+    waiting: int = 0
+
+
+class Store:
+    """The models of this host. Safe for several threads; close it, or let the process end."""
+
+    def __init__(self, settings: StoreSettings, *, clock: Callable[[], float] = time.time) -> None:
+        self.settings = settings
+        self.keeping = Keeping(settings, clock=clock)
+        self.sources = Sources(settings)
+        self.counts = Counts()
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> Store:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self.keeping.close()
+
+    def ensure(self, wanted: Sequence[Wanted], *, job: str, stop: threading.Event | None = None, progress: Progress | None = None) -> dict[str, Path]:
+        """The paths of all files by hash; they stay here until `release(job)`. `progress` gets bytes here and bytes in all.
+
+        Raises a StoreError and then holds nothing; Stopped when `stop` was set meanwhile.
+        """
+        stop = stop or threading.Event()
+        for one in wanted:
+            self.settings.pickles.check_name(one)
+        since = self.keeping.ledger.turn()
+        missing = self._admitted(wanted, job=job, stop=stop)
+        try:
+            meter = Meter(missing, progress)
+            for one in missing:
+                self._obtain(one, job=job, since=since, stop=stop, meter=meter)
+            for one in wanted:
+                self.settings.pickles.check_file(self.keeping.whole(one.sha256), one)
+        except BaseException:
+            self.release(job)
+            raise
+        return {one.sha256: self.keeping.whole(one.sha256) for one in wanted}
+
+    def release(self, job: str) -> None:
+        self.keeping.release(job)
+
+    def _admitted(self, wanted: Sequence[Wanted], *, job: str, stop: threading.Event) -> list[Wanted]:
+        """What is missing, with room promised for it. Waits a while for others to let go of theirs. Raises NoRoom."""
+        give_up = time.monotonic() + self.settings.room_wait_s
+        while True:
+            try:
+                missing, damaged = self.keeping.admit(wanted, job=job)
+            except NoRoom as error:
+                hopeless = sum({w.sha256: w.size_bytes or 0 for w in wanted}.values()) > self.settings.cap_bytes or error.code != NoRoom.code
+                if hopeless or time.monotonic() >= give_up:
+                    self._count(failed=1)
+                    raise
+                self._pause(stop, LOOK_S * 2)
+                continue
+            hits = len({w.sha256 for w in wanted}) - len(missing)
+            self._count(hits=hits, corrupt=damaged)
+            if hits:
+                self.keeping.ledger.count(hits=hits)
+            return missing
+
+    def _obtain(self, one: Wanted, *, job: str, since: int, stop: threading.Event, meter: Meter) -> None:
+        """Fetch it, or wait for whoever does. A failure that ended what we waited for is ours too."""
+        waited = False
+        try:
+            while True:
+                with holders.claim(self.keeping.lock(one.sha256)) as mine:
+                    row = self.keeping.ledger.file(one.sha256)
+                    if row is not None and row.whole:
+                        self._count(coalesced=1)
+                        self.keeping.ledger.count(coalesced=1)
+                        meter.show(one, row.size_bytes, row.size_bytes)
+                        return
+                    if mine:
+                        failed = self.keeping.failure_since(one.sha256, since) if waited else None
+                        if failed is not None:
+                            self._count(failed=1)
+                            raise failed
+                        if row is None:
+                            self._admitted([one], job=job, stop=stop)
+                        self._fetch(one, stop=stop, meter=meter)
+                        return
+                if not waited:
+                    waited = True
+                    self._count(waiting=1)
+                if row is not None:
+                    meter.show(one, ranges.total(row.done), row.size_bytes)
+                self._pause(stop, LOOK_S)
+        finally:
+            if waited:
+                self._count(waiting=-1)
+
+    def _pause(self, stop: threading.Event, wait_s: float) -> None:
+        if stop.wait(wait_s):
+            raise Stopped("The download was stopped.")
+
+    def _fetch(self, one: Wanted, *, stop: threading.Event, meter: Meter) -> None:
+        """Sources in order until one gives the right bytes. Wrong ones are thrown away and, after the other sources, fetched once again."""
+        self._count(misses=1)
+        self.keeping.ledger.count(misses=1)
+        problems: list[StoreError] = []
+        left = deque([*self.sources.mirrors_of(one.sha256), *one.urls])
+        fetched_again = False
+        try:
+            while left:
+                url = left.popleft()
+                try:
+                    if self._fetched(one, self.sources.of(url), stop=stop, meter=meter):
+                        return
+                except (Stopped, NoRoom):
+                    raise
+                except StoreError as error:
+                    problems.append(error)
+                    log.warning("model source failed", model=one.name, code=error.code, reason=error.message)
+                    if isinstance(error, WrongBytes) and not fetched_again:
+                        fetched_again = True
+                        left.append(url)
+            raise worst(one, problems)
+        except Stopped:
+            raise
+        except StoreError as error:
+            self._count(failed=1)
+            self.keeping.fail(one.sha256, error, drop=isinstance(error, NoRoom | Refused | WrongBytes))
+            raise
+
+    def _fetched(self, one: Wanted, source: Source, *, stop: threading.Event, meter: Meter) -> bool:
+        """Fetch from one source; True when the file is in the store. Raises WrongBytes with the bytes thrown away."""
+        keeping, sha256 = self.keeping, one.sha256
+        row = keeping.ledger.file(sha256)
+        assert row is not None, "a pinned file stays in the ledger"
+        part = keeping.part(sha256)
+        done: Spans = row.done if part.exists() else ()
+        fd = allocate(part, one.size_bytes or 0)
+        began = time.monotonic()
+        try:
+            fetching = Fetching(self, one, row, fd, source, meter, done)
+            if done:
+                log.info("model download goes on", model=one.name, here_bytes=ranges.total(done))
+            transfer = Transfer(
+                fd,
+                source=source,
+                reach=self.sources.reach,
+                settings=self.settings,
+                keeper=fetching,
+                size=one.size_bytes,
+                done=done if one.size_bytes or row.mark == source.mark else (),
+                validator=row.validator if row.mark == source.mark else "",
+                stop=stop,
+            )
+            digest, size = transfer.run()
+            if digest != sha256:
+                keeping.begin_anew(sha256)
+                self._count(corrupt=1)
+                keeping.ledger.count(corrupt=1)
+                web = ": it is a web page, the source may want a login." if transfer.page else "."
+                raise WrongBytes(f"{source.shown} gave bytes with the SHA-256 {digest[:12]}… and not {sha256[:12]}…{web}", url=source.shown, got=digest)
+            self.settings.pickles.check_file(part, one)
+            os.fchmod(fd, 0o444)
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+        seconds = time.monotonic() - began
+        keeping.publish(sha256, size_bytes=size, bytes_fetched=fetching.count, seconds=seconds)
+        self._count(fetched_bytes=fetching.count, fetched_s=seconds)
+        log.info("model fetched", model=one.name, source=source.shown, size_bytes=size, fetched_bytes=fetching.count, seconds=round(seconds, 3))
+        return True
+
+    # Figures
+
+    def figures(self) -> dict[str, Any]:
+        """For heartbeats: what this process did, and how full the store is. `id` tells stores apart."""
+        ledger = self.keeping.ledger
+        [(files, used, pinned, partial)] = ledger.ask(
+            "SELECT count(*), coalesce(sum(room_bytes), 0), coalesce(sum(CASE WHEN kept OR sha256 IN (SELECT sha256 FROM pin) THEN room_bytes END), 0), "
+            "coalesce(sum(CASE WHEN NOT whole THEN room_bytes END), 0) FROM file"
+        )
+        counts = {**asdict(self.counts), "fetched_s": round(self.counts.fetched_s, 3)}
+        keeping = self.keeping
+        return {
+            "id": ledger.id,
+            "cap_bytes": self.settings.cap_bytes,
+            "used_bytes": used,
+            "pinned_bytes": pinned,
+            "partial_bytes": partial,
+            "files": files,
+            "evictions": keeping.evictions,
+            "evicted_bytes": keeping.evicted_bytes,
+            **counts,
+        }
+
+    def _count(self, **amounts: float) -> None:
+        with self._lock:
+            for name, value in amounts.items():
+                setattr(self.counts, name, getattr(self.counts, name) + value)
+
+
+class Meter:
+    """Bytes of the files a job lacks: how many are here, how many there will be."""
+
+    def __init__(self, missing: Sequence[Wanted], progress: Progress | None) -> None:
+        self._progress = progress
+        self._sizes = {one.sha256: one.size_bytes or 0 for one in missing}
+        self._here = dict.fromkeys(self._sizes, 0)
+
+    def show(self, one: Wanted, here: int, size: int) -> None:
+        self._here[one.sha256], self._sizes[one.sha256] = here, max(size, here)
+        if self._progress is not None:
+            self._progress(sum(self._here.values()), sum(self._sizes.values()))
+
+
+class Fetching:
+    """What a transfer asks of the store (`transfer.Keeper`)."""
+
+    def __init__(self, store: Store, one: Wanted, row: FileRow, fd: int, source: Source, meter: Meter, done: Spans) -> None:
+        self._store, self._one, self._fd, self._source, self._meter = store, one, fd, source, meter
+        self._size = one.size_bytes or row.size_bytes
+        self._here = ranges.total(done)
+        self._lock = threading.Lock()
+        self.count = 0
+
+    def room(self, size_bytes: int) -> None:
+        if size_bytes != self._size or not self._one.size_bytes:
+            self._store.keeping.resize(self._one.sha256, size_bytes)
+            extend(self._fd, size_bytes)
+            self._size = size_bytes
+
+    def note(self, done: Spans, validator: str) -> None:
+        self._store.keeping.ledger.note_progress(self._one.sha256, done=done, mark=self._source.mark, validator=validator)
+        self._meter.show(self._one, ranges.total(done), self._size)
+
+    def received(self, count: int) -> None:
+        with self._lock:
+            self.count += count
+
+
+_GRAVITY = (Unreachable, Misconfigured, Unauthorized, WrongBytes, Refused, Gone)
+
+
+def worst(one: Wanted, problems: Sequence[StoreError]) -> StoreError:
+    """The failure to report when no source helped: the one that says most about what can be done. Pure."""
+    if not problems:
+        return Gone(
+            f"{one.name} is not in the store, and its lock names no source.", "Give the model a source and lock the version again.", code="model_no_source"
+        )
+    order = {kind: place for place, kind in enumerate(_GRAVITY)}
+    chosen = min(problems, key=lambda error: min((place for kind, place in order.items() if isinstance(error, kind)), default=len(order)))
+    tried = list(dict.fromkeys(error.message for error in problems))
+    kind = type(chosen)
+    return kind(f"{one.name}: {chosen.message}", chosen.suggestion, code=chosen.code, **{**chosen.details, "model": one.name, "tried": tried[:16]})
