@@ -15,9 +15,8 @@ from typing import Any
 from django.db import IntegrityError, transaction
 from django.db.models import Case, QuerySet, Value, When
 
-from builds import ancestry, heads, libraries, versions
+from builds import ancestry, heads, judging, libraries, versions
 from builds.comparing import Content
-from builds.findings import findings
 from builds.merging import Merged, merge
 from builds.models import Branch, BranchMove, Channel, Version, Workflow
 from controlplane.kernel import audit
@@ -189,7 +188,7 @@ def merge_branch(
             workflow=workflow,
             graph=graph,
             items=content.inputs,
-            found=[*findings(graph, library, content.inputs), *ready.merged.notes],
+            found=[*judging.judge(graph, library, content.inputs, workflow=workflow), *ready.merged.notes],
             message=message,
             author=actor,
             parent=ready.ours,

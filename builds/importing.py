@@ -1,6 +1,6 @@
 """From an uploaded document to a version: read, judge, expose, keep.
 
-`examine` is the part without a database; `import_graph` keeps what it found. A graph that runs in a
+`examine` keeps nothing; `import_graph` keeps what it found. A graph that runs in a
 circle is never kept; one with other faults is, as a draft, with its findings.
 """
 
@@ -15,9 +15,11 @@ from typing import Any
 from django.db import IntegrityError, transaction
 from django.utils.text import slugify
 
-from builds import branches, catalogue, exposing, heads, libraries, versions
+from builds import branches, catalogue, exposing, heads, judging, libraries, versions
+from builds.conversion import Inexact
+from builds.dependencies import explaining
 from builds.exposed import ExposedInput, load_all
-from builds.findings import WARNING, Finding, errors_in, finding, findings
+from builds.findings import WARNING, Finding, errors_in, finding
 from builds.graphs import canvas, parse, refuse_cycle
 from builds.models import Branch, Version, Workflow
 from controlplane.kernel import audit
@@ -54,7 +56,12 @@ class ImportResult:
 
 def examine(*, document: Any, expose: Iterable[Any] | None = None, library: Any, parent: Version | None = None) -> Examined:
     """Read and judge a document. Without `expose`, the inputs of `parent` are kept where they still exist, else a handful is chosen."""
-    graph = parse(document, library=library)
+    drawn = canvas(document)
+    workflow = parent.workflow if parent else None
+    try:
+        graph = parse(document, library=library)
+    except Inexact as error:
+        raise explaining.refusal(error, ui_graph=drawn, workflow=workflow, library=library) from error
     refuse_cycle(graph)
     notes: list[Finding] = []
     if expose is not None:
@@ -62,7 +69,7 @@ def examine(*, document: Any, expose: Iterable[Any] | None = None, library: Any,
     else:
         items, notes = _carried(graph, library, parent) if parent else ([], [])
         items = items or exposing.choose(graph, library)
-    return Examined(graph, items, [*findings(graph, library, items), *notes], canvas(document))
+    return Examined(graph, items, [*judging.judge(graph, library, items, ui_graph=drawn, workflow=workflow), *notes], drawn)
 
 
 def import_graph(

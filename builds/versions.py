@@ -16,9 +16,9 @@ from typing import Any
 from django.db import transaction
 from django.db.models import Max
 
-from builds import exposing, heads
+from builds import exposing, heads, judging
 from builds.exposed import ExposedInput, load_all
-from builds.findings import Finding, errors_in, findings
+from builds.findings import Finding, errors_in
 from builds.graphs import parse, refuse_cycle
 from builds.links import models
 from builds.models import Branch, BranchMove, Channel, Version, Workflow
@@ -79,7 +79,7 @@ def create_or_find(
     graph = parse(graph)
     refuse_cycle(graph)
     items = exposing.choose(graph, library) if exposed is None else exposing.chosen(graph, library, exposed)
-    found = findings(graph, library, items)
+    found = judging.judge(graph, library, items, ui_graph=kept.get("ui_graph"), workflow=workflow)
     if not draft:
         refuse_faulty(found)
     return keep(workflow=workflow, graph=graph, items=items, found=found, **kept)
@@ -170,7 +170,7 @@ def refuse_faulty(found: list[Finding]) -> None:
 
 def recheck(*, version: Version, library: Any) -> Version:
     """Judge a version again, against another node library."""
-    return _judged(version, findings(version.graph, library, load_all(version.inputs)))
+    return _judged(version, judging.judge(version.graph, library, load_all(version.inputs), ui_graph=version.ui_graph, workflow=version.workflow))
 
 
 def promote(*, workflow: Workflow, channel: str, version: Version, actor: str, reason: str = "", now: datetime) -> Channel:

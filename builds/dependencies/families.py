@@ -18,7 +18,14 @@ TITLES: dict[str, str] = {
     **{"flux": "FLUX.1", "flux2": "FLUX.2", "chroma": "Chroma", "qwen_image": "Qwen-Image", "wan": "Wan", "hunyuan_video": "Hunyuan Video"},
     **{"ltxv": "LTX-Video", "svd": "Stable Video Diffusion", "cascade": "Stable Cascade", "pixart": "PixArt", "hunyuan_dit": "Hunyuan-DiT"},
     **{"lumina2": "Lumina 2", "z_image": "Z-Image", "hidream": "HiDream", "mochi": "Mochi", "cosmos": "Cosmos", "auraflow": "AuraFlow"},
-    **{"ace_step": "ACE-Step", "kolors": "Kolors", "omnigen2": "OmniGen 2", "stable_audio": "Stable Audio", "kandinsky5": "Kandinsky 5"},
+    **{
+        "hunyuan3d": "Hunyuan3D",
+        "ace_step": "ACE-Step",
+        "kolors": "Kolors",
+        "omnigen2": "OmniGen 2",
+        "stable_audio": "Stable Audio",
+        "kandinsky5": "Kandinsky 5",
+    },
 }
 # What the public model list writes in `base`.
 _LISTED: dict[str, str] = {
@@ -198,14 +205,9 @@ def _first(shapes: Mapping[str, tuple[int, ...]], names: Iterable[str]) -> tuple
 
 def _diffusion(shapes: Mapping[str, tuple[int, ...]]) -> Verdict:
     """The family of a diffusion model's own tensors, prefix taken off; the order follows ComfyUI's detection."""
-    for key, family in _KEYS:
-        if key in shapes:
-            return Verdict("diffusion_model", family, f"tensor {key}")
-    if "double_blocks.0.img_attn.norm.key_norm.scale" in shapes or "double_blocks.0.img_attn.norm.key_norm.weight" in shapes:
-        for key, family in _DOUBLE_BLOCKS:
-            if key in shapes:
-                return Verdict("diffusion_model", family, f"tensors double_blocks with {key}")
-        return Verdict("diffusion_model", "flux", "tensors double_blocks")
+    for family, keys in _KEYS:
+        if all(key in shapes for key in keys):
+            return Verdict("diffusion_model", family, f"tensor {keys[-1]}")
     if "noise_refiner.0.attention.k_norm.weight" in shapes or "cap_embedder.1.weight" in shapes:
         wide = _first(shapes, ("cap_embedder.1.weight", "noise_refiner.0.attention.qkv.weight"))
         width = wide[0] if len(wide) == 2 and "cap_embedder.1.weight" in shapes else wide[1] if len(wide) == 2 else 0
@@ -218,27 +220,28 @@ def _diffusion(shapes: Mapping[str, tuple[int, ...]]) -> Verdict:
     return Verdict()
 
 
-_KEYS: tuple[tuple[str, str], ...] = (
-    ("joint_blocks.0.context_block.attn.qkv.weight", "sd3"),
-    ("clf.1.weight", "cascade"),
-    ("clip_txt_mapper.weight", "cascade"),
-    ("double_layers.0.attn.w1q.weight", "auraflow"),
-    ("mlp_t5.0.weight", "hunyuan_dit"),
-    ("t5_yproj.weight", "mochi"),
-    ("patchify_proj.weight", "ltxv"),
-    ("t_block.1.weight", "pixart"),
-    ("genre_embedder.weight", "ace_step"),
-    ("caption_projection.0.linear.weight", "hidream"),
-    ("double_stream_modulation_img.lin.weight", "flux2"),
-    ("transformer_blocks.0.img_mod.1.weight", "qwen_image"),
-    ("txt_norm.weight", "qwen_image"),
-    ("head.modulation", "wan"),
-    ("blocks.0.self_attn.norm_q.weight", "wan"),
-    ("x_embedder.proj.1.weight", "cosmos"),
-    ("time_caption_embed.timestep_embedder.linear_1.bias", "omnigen2"),
-)
-_DOUBLE_BLOCKS: tuple[tuple[str, str], ...] = (
-    ("distilled_guidance_layer.0.norms.0.scale", "chroma"),
-    ("distilled_guidance_layer.norms.0.scale", "chroma"),
-    ("txt_in.individual_token_refiner.blocks.0.norm1.weight", "hunyuan_video"),
+# Every key named must be there; the order is the one ComfyUI asks in.
+_KEYS: tuple[tuple[str, tuple[str, ...]], ...] = (
+    ("sd3", ("joint_blocks.0.context_block.attn.qkv.weight",)),
+    ("cascade", ("clf.1.weight",)),
+    ("stable_audio", ("transformer.rotary_pos_emb.inv_freq",)),
+    ("auraflow", ("double_layers.0.attn.w1q.weight",)),
+    ("hunyuan_dit", ("mlp_t5.0.weight",)),
+    ("hunyuan_video", ("txt_in.individual_token_refiner.blocks.0.norm1.weight",)),
+    ("chroma", ("double_blocks.0.img_attn.norm.key_norm.scale", "distilled_guidance_layer.0.norms.0.scale")),
+    ("chroma", ("double_blocks.0.img_attn.norm.key_norm.scale", "distilled_guidance_layer.norms.0.scale")),
+    ("flux2", ("double_blocks.0.img_attn.norm.key_norm.scale", "double_stream_modulation_img.lin.weight")),
+    ("flux", ("double_blocks.0.img_attn.norm.key_norm.scale", "img_in.weight")),
+    ("mochi", ("t5_yproj.weight",)),
+    ("pixart", ("adaln_single.emb.timestep_embedder.linear_1.bias", "pos_embed.proj.bias")),
+    ("ltxv", ("adaln_single.emb.timestep_embedder.linear_1.bias",)),
+    ("ace_step", ("genre_embedder.weight",)),
+    ("pixart", ("t_block.1.weight",)),
+    ("cosmos", ("blocks.block0.blocks.0.block.attn.to_q.0.weight",)),
+    ("wan", ("head.modulation",)),
+    ("hunyuan3d", ("latent_in.weight",)),
+    ("hidream", ("caption_projection.0.linear.weight",)),
+    ("cosmos", ("blocks.0.mlp.layer1.weight",)),
+    ("omnigen2", ("time_caption_embed.timestep_embedder.linear_1.bias",)),
+    ("qwen_image", ("txt_norm.weight",)),
 )
