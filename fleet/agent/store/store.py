@@ -51,6 +51,7 @@ class Store:
         self.sources = Sources(settings)
         self.counts = Counts()
         self._lock = threading.Lock()
+        self._closed = False
 
     def __enter__(self) -> Store:
         return self
@@ -59,7 +60,10 @@ class Store:
         self.close()
 
     def close(self) -> None:
-        self.keeping.close()
+        """Let go of everything. Once is enough, twice does no harm."""
+        if not self._closed:
+            self._closed = True
+            self.keeping.close()
 
     def ensure(self, wanted: Sequence[Wanted], *, job: str, stop: threading.Event | None = None, progress: Progress | None = None) -> dict[str, Path]:
         """The paths of all files by hash; they stay here until `release(job)`. `progress` gets bytes here and bytes in all.

@@ -30,6 +30,7 @@ from fleet.agent.store.sources import Source
 from fleet.agent.store.wire import BROKEN, Target, Wire
 
 CHUNK = 1024 * 1024
+READ = 256 * 1024
 GROW = 64 * 1024 * 1024
 NOTE_BYTES = 8 * 1024 * 1024
 NOTE_S = 0.25
@@ -245,14 +246,13 @@ class Transfer:
             self._change.notify_all()
 
     def _work(self, wire: Wire, answer: HTTPResponse | None, piece: Piece | None) -> None:
-        buffer = memoryview(bytearray(CHUNK))
         while piece is not None or (piece := self._next()) is not None:
             tries, before = 0, piece.at
             while answer is not None or piece.end is None or piece.at < piece.end:
                 try:
                     if answer is None:
                         answer = self._range(wire, piece)
-                    self._read(answer, piece, buffer)
+                    self._read(answer, piece)
                 except (Again, *BROKEN) as error:
                     if piece.end is None:
                         raise Changed(f"broke off without ranges to go on from: {error}") from error
@@ -281,16 +281,17 @@ class Transfer:
             raise Changed("it changed between two ranges")
         return answer
 
-    def _read(self, answer: HTTPResponse, piece: Piece, buffer: memoryview) -> None:
+    def _read(self, answer: HTTPResponse, piece: Piece) -> None:
         """The body, written where it belongs. Raises Again when it ends early or trickles."""
         window_at, window_bytes = time.monotonic(), 0
         while piece.end is None or piece.at < piece.end:
             self._check()
-            most = CHUNK if piece.end is None else min(CHUNK, piece.end - piece.at)
-            count = answer.readinto(buffer[:most])
-            if not count:
+            # What one call to the system gives: a call that fills a buffer would not see that bytes trickle.
+            data = answer.read1(READ if piece.end is None else min(READ, piece.end - piece.at))
+            if not data:
                 break
-            self._write(buffer[:count], piece.at)
+            count = len(data)
+            self._write(memoryview(data), piece.at)
             self._arrived(piece.at, piece.at + count)
             piece.at += count
             self._keeper.received(count)

@@ -24,10 +24,10 @@ def cheap_bytes(size: int, seed: int = 1) -> bytes:
 
 
 def tensors(size: int, seed: int = 1) -> bytes:
-    """A valid safetensors file of about `size` bytes."""
-    body = cheap_bytes(size, seed)
-    header = json.dumps({"w": {"dtype": "U8", "shape": [size], "data_offsets": [0, size]}}).encode()
-    return len(header).to_bytes(8, "little") + header + body
+    """A valid safetensors file of `size` bytes, at least 128."""
+    body = max(size, 128) - 128
+    header = json.dumps({"w": {"dtype": "U8", "shape": [body], "data_offsets": [0, body]}}).encode().ljust(120)
+    return len(header).to_bytes(8, "little") + header + cheap_bytes(body, seed)
 
 
 def sha(data: bytes) -> str:
@@ -110,18 +110,22 @@ class ModelSource:
             self.requests.append({"path": path, "query": query, "headers": headers})
         served = self.files.get(path)
         if served is None:
-            return self._say(handler, 404)
+            self._say(handler, 404)
+            return
         if served.before is not None:
             served.before(served, headers)
         with self.lock:
             status = served.statuses.pop(0) if served.statuses else 0
         if status:
-            return self._say(handler, status, {"Retry-After": served.retry_after} if served.retry_after else {})
+            self._say(handler, status, {"Retry-After": served.retry_after} if served.retry_after else {})
+            return
         if any(headers.get(k) != v for k, v in served.needs.items()):
-            return self._say(handler, 401)
+            self._say(handler, 401)
+            return
         if served.redirect is not None:
-            return self._say(handler, 302, {"Location": served.redirect})
-        return self._body(handler, served, headers)
+            self._say(handler, 302, {"Location": served.redirect})
+            return
+        self._body(handler, served, headers)
 
     def _say(self, handler: BaseHTTPRequestHandler, status: int, headers: dict[str, str] | None = None) -> None:
         handler.send_response(status)
@@ -139,7 +143,8 @@ class ModelSource:
             low, _, high = asked.removeprefix("bytes=").partition("-")
             first, last, status = int(low), min(int(high or last), last), 206
             if first > last:
-                return self._say(handler, 416, {"Content-Range": f"bytes */{len(data)}"})
+                self._say(handler, 416, {"Content-Range": f"bytes */{len(data)}"})
+                return
         with self.lock:
             cut = served.cut_after.pop(0) if served.cut_after else None
             if served.wrong and first == 0:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import itertools
 import json
 
 import pytest
@@ -40,7 +41,7 @@ def bytes_of(found: ranges.Spans) -> set[int]:
 def test_spans_hold_the_bytes_that_were_added_sorted_and_apart(pairs):
     found = added(pairs)
     assert bytes_of(found) == {n for start, end in pairs for n in range(start, end)}
-    assert all(a[0] < a[1] < b[0] for a, b in zip(found, found[1:], strict=False))
+    assert all(a[0] < a[1] < b[0] for a, b in itertools.pairwise(found))
     assert ranges.total(found) == len(bytes_of(found))
 
 
@@ -196,8 +197,8 @@ def test_addresses_are_bounded_and_each_is_tried_once():
 
 @pytest.mark.parametrize(
     "address",
-    ["127.0.0.1", "10.1.2.3", "192.168.1.1", "169.254.169.254", "168.63.129.16", "0.0.0.0", "100.64.0.1", "::1", "fe80::1", "fd00::1", "ff02::1", "::ffff:10.0.0.1",
-     "2002:0a00:0001::", "64:ff9b::a00:1", "224.0.0.1", "240.0.0.1"],
+    ["127.0.0.1", "10.1.2.3", "192.168.1.1", "169.254.169.254", "168.63.129.16", "0.0.0.0", "100.64.0.1", "::1", "fe80::1", "fd00::1", "ff02::1", 
+     "::ffff:10.0.0.1", "2002:0a00:0001::", "64:ff9b::a00:1", "224.0.0.1", "240.0.0.1"],
 )  # fmt: skip
 def test_private_addresses_are_no_place_for_a_model(address):
     assert not is_public(ipaddress.ip_address(address))
