@@ -158,7 +158,10 @@ def merge_branch(
     library: Any = None,
     now: datetime,
 ) -> Result:
-    """Merge and keep. Raises Conflict with every open conflict as details, or when a branch is not where it was `expected`."""
+    """Merge and keep. Raises Conflict with every open conflict as details, or when a branch is not where it was `expected`.
+
+    The same content is the same version: where the outcome is one that is there already, the branch moves to it.
+    """
     _living(workflow)
     ready = prepare(workflow=workflow, into=into, source=source, choices=choices)
     for line, at, wanted in ((ready.into, ready.ours, expected), (None, ready.theirs, expected_source)):

@@ -17,5 +17,6 @@ urlpatterns = [
     path("admin/", admin.site.urls),
     path("ops/api/", include("controlplane.console.scripting")),
     path("ops/api/", include("controlplane.console.smoke_api")),
+    path("ops/api/", include("controlplane.console.versions_api")),
     path("ops/", include("controlplane.console.urls")),
 ]

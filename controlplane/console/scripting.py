@@ -16,14 +16,14 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from builds import importing, queries, versions
+from builds import heads, importing, queries, versions
 from builds.models import Version, Workflow
 from controlplane.console import roles
 from controlplane.kernel import jsonbody
 from controlplane.kernel.errors import Forbidden, Invalid, Unauthenticated
 
 _CHALLENGE = {"WWW-Authenticate": 'Basic realm="comfyplane operators"'}
-_FIELDS = ("document", "slug", "name", "message", "description", "category", "expose", "draft", "promote")
+_FIELDS = ("document", "slug", "name", "message", "description", "category", "expose", "draft", "promote", "branch")
 
 
 class Basic(BaseAuthentication):
@@ -86,7 +86,7 @@ class Workflows(OperatorView):
         if "document" not in body:
             body = {"document": body, "slug": request.query_params.get("slug"), "draft": request.query_params.get("draft") in ("1", "true")}
         jsonbody.only(body, _FIELDS)
-        for field in ("slug", "name", "message", "description", "category", "promote"):
+        for field in ("slug", "name", "message", "description", "category", "promote", "branch"):
             if body.get(field) is not None and not isinstance(body[field], str):
                 raise Invalid("wrong_type", f"{field} must be text.", "Send a string, or leave it out.", details={"field": field})
         if body.get("expose") is not None and not isinstance(body["expose"], list):
@@ -97,6 +97,7 @@ class Workflows(OperatorView):
             slug=body.get("slug"),
             name=body.get("name"),
             message=body.get("message") or "",
+            branch=body.get("branch") or heads.MAIN,
             description=body.get("description"),
             category=body.get("category"),
             expose=body.get("expose"),

@@ -12,7 +12,7 @@ from django.core.management.base import BaseCommand, CommandError
 from django.utils import timezone
 from django.utils.text import slugify
 
-from builds import graphs, importing, libraries, versions
+from builds import graphs, heads, importing, libraries, versions
 from builds.findings import ERROR
 from builds.models import Channel
 from controlplane.kernel.errors import WorkflowError
@@ -32,6 +32,7 @@ class Command(BaseCommand):
         parser.add_argument("--category", help="default: guessed from the graph")
         parser.add_argument("--pool", help="pool that runs it, for a new workflow")
         parser.add_argument("--expose", action="append", metavar="NODE.INPUT[=NAME]", help="customers may set this input; repeat; default: a handful")
+        parser.add_argument("--branch", default=heads.MAIN, metavar="NAME", help="branch to add it to, made where main stands when new; default: main")
         parser.add_argument("--message", default="", help="what changed")
         parser.add_argument("--author", default="import_workflow")
         parser.add_argument("--timeout", type=int, default=300, metavar="SECONDS")
@@ -66,6 +67,8 @@ class Command(BaseCommand):
             slug=slug,
             name=options["name"],
             message=options["message"],
+            branch=options["branch"],
+            make_branch=True,
             author=options["author"],
             expose=options["expose"],
             draft=not options["strict"],
@@ -78,6 +81,7 @@ class Command(BaseCommand):
         said = {
             "workflow": result.workflow.slug,
             "version": result.version.number,
+            "branch": options["branch"],
             "sha256": result.version.sha256,
             "created": result.created,
             "runnable": result.version.runnable,
@@ -103,7 +107,8 @@ def _text(said: dict[str, Any]) -> str:
     if said.get("dry_run"):
         lines = [f"Nothing kept (dry run). {said['nodes']} nodes."]
     else:
-        lines = [f"{said['workflow']} version {said['version']}, {'new' if said['created'] else 'there already'}, {said['sha256'][:12]}"]
+        where = "" if said["branch"] == heads.MAIN else f" on {said['branch']}"
+        lines = [f"{said['workflow']} version {said['version']}{where}, {'new' if said['created'] else 'there already'}, {said['sha256'][:12]}"]
     lines.append(f"Inputs: {', '.join(said['inputs']) or 'none'}")
     lines.append("It can run." if said["runnable"] else "It cannot run yet:")
     for one in said["findings"]:
