@@ -9,6 +9,8 @@ bind = os.environ.get("WEB_BIND", "127.0.0.1:8001")
 worker_class = "gthread"
 workers = int(os.environ.get("WEB_WORKERS", "2"))
 threads = int(os.environ.get("WEB_THREADS", "12"))
+# The kernel spreads connections over the workers; from one shared socket the first to wake takes them all and keeps them.
+reuse_port = not bind.startswith("unix:")
 # A request may wait for its job (Prefer: wait=60) and an upload may be slow.
 timeout = 120
 graceful_timeout = 8
