@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from django.urls import URLPattern, URLResolver, path
 
-from controlplane.console import importing, job, jobs, smoke, workflow_run, workflows
+from controlplane.console import dependencies, importing, job, jobs, smoke, workflow_run, workflows
 
 urlpatterns: list[URLPattern | URLResolver] = [
     path("workflows/", workflows.listing, name="workflows"),
@@ -16,6 +16,10 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("workflows/<slug:slug>/versions/<int:number>/graph.json", workflows.version_graph, name="workflow_graph"),
     path("workflows/<slug:slug>/promote/", workflows.promote, name="workflow_promote"),
     path("workflows/<slug:slug>/jobs/", workflows.job_list, name="workflow_jobs"),
+    path("workflows/<slug:slug>/dependencies/", dependencies.page, name="workflow_dependencies"),
+    path("workflows/<slug:slug>/dependencies/choose/", dependencies.choose, name="workflow_dependencies_choose"),
+    path("workflows/<slug:slug>/dependencies/unpin/", dependencies.unpin, name="workflow_dependencies_unpin"),
+    path("workflows/<slug:slug>/dependencies/describe/", dependencies.describe, name="workflow_dependencies_describe"),
     path("workflows/<slug:slug>/settings/", workflows.settings, name="workflow_settings"),
     path("smoke/", smoke.matrix, name="smoke"),
     path("smoke/run/", smoke.run, name="smoke_run"),
