@@ -14,15 +14,18 @@ from typing import Any
 from django.db import transaction
 from packaging.requirements import InvalidRequirement
 
+from builds import dependencies
 from builds.findings import ERROR, WARNING, Finding, errors_in, finding
-from builds.locking import base_image, checking, document, kept_freezes, packs, repositories, requirements
+from builds.locking import adopting, base_image, checking, document, formats, kept_freezes, packs, repositories, requirements
 from builds.locking.document import Lock as Document
+from builds.locking.formats import comfy_pack
+from builds.locking.formats.parts import Parts, Written
 from builds.locking.requirements import Asked
 from builds.locking.resolving import Question, Resolved
 from builds.locking.sources import Sources, Target, canonical, comfyui_address
 from builds.models import Lock, Version, VersionLock
 from controlplane.kernel import audit
-from controlplane.kernel.errors import Invalid
+from controlplane.kernel.errors import Invalid, NotFound
 
 OPEN = ("ambiguous", "missing")
 
@@ -59,10 +62,7 @@ def prepare(
     """
     sources, target = sources or Sources.of_settings(), target or Target.of_settings()
     target = replace(target, constraints=(*target.constraints, *constraints))
-    if report is None:
-        from builds import dependencies
-
-        report = dependencies.of_version(version).as_json()
+    report = report if report is not None else dependencies.of_version(version).as_json()
     classes = _classes(report)
     before = None if upgrade else earlier(version)
     comfyui, tree = _comfyui(sources, target, before)
@@ -80,6 +80,35 @@ def prepare(
     models, unsure = _models(report)
     made = checking.check(_document(target, resolved, comfyui, [one.entry for one in located], models, classes, base))
     return Prepared(made, document.sha256(made), [*found, *resolved.findings, *troubles, *unsure, *_against(report, comfyui)])
+
+
+def prepare_from(
+    *, version: Version, parts: Parts, sources: Sources | None = None, target: Target | None = None, report: Mapping[str, Any] | None = None, **wishes: bool
+) -> Prepared:
+    """What the lock of `version` would be by a lock file that was read (`formats.read`); `wishes` are those of `adopting.adopt`."""
+    report = report if report is not None else dependencies.of_version(version).as_json()
+    if parts.lock is not None:
+        lacking = sorted(set(_classes(report)) - set(parts.lock["classes"]))
+        found = list(parts.findings)
+        if lacking:
+            message = f"The lock was made for other nodes; it does not promise {', '.join(lacking)[:600]}."
+            raise Invalid("lock_lacks_classes", message, "Lock the version anew: manage.py lock.", details={"classes": lacking[:200]})
+        return Prepared(parts.lock, document.sha256(parts.lock), found)
+    adopted = adopting.adopt(parts, report=report, target=target or Target.of_settings(), **wishes)
+    prepared = prepare(version=version, sources=sources, target=adopted.target, report=adopted.report)
+    return replace(prepared, findings=[*adopted.findings, *prepared.findings])
+
+
+def export(*, version: Version, name: str) -> Written:
+    """The lock of `version` as a file of the format `name`, or as a "cpack" with its graphs. Raises NotFound `not_locked`, `format_unknown`."""
+    held = of(version)
+    if held is None:
+        raise NotFound(
+            "not_locked", f"{version.workflow.slug} v{version.number} has no lock yet.", f"Make it: manage.py lock {version.workflow.slug}@{version.number}."
+        )
+    if name == "cpack":
+        return comfy_pack.archive(document.normal(held.lock.document), graph=version.graph, ui_graph=version.ui_graph)
+    return formats.write(name, held.lock.document)
 
 
 def keep(*, version: Version, prepared: Prepared, actor: str, reason: str = "", now: datetime) -> Lock:

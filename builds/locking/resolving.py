@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import uv
+from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
 from builds.findings import WARNING, Finding, finding
@@ -33,7 +34,7 @@ _PLATFORMS = {"amd64": "x86_64-manylinux_2_28", "arm64": "aarch64-manylinux_2_28
 _UNDATED = re.compile(r"`([^`]+)` is missing an upload date")
 _NONE_OF = re.compile(r"no versions? of ([A-Za-z0-9][A-Za-z0-9._-]*?)(?=[<>=!~,\[\s]|\.\s|\.?$)")
 _ROUNDS = 12
-RULES = 1  # raised when the same question gets another answer by a change here
+RULES = 2  # raised when the same question gets another answer by a change here
 _DEAF = ("failed to fetch", "error sending request", "connection", "network was disabled", "timed out", "dns error", "client error", "could not connect")
 
 
@@ -72,8 +73,10 @@ class _NoSolution(Exception):
 
 def resolve(question: Question, *, sources: Sources) -> Resolved:
     """The freeze of the union. Raises Conflict `requirements_conflict` with both sides, Unavailable `index_unreachable`, `resolver_too_slow`."""
-    own = [Asked("person", "constraints", 0, _name(line), line) for line in question.target.constraints]
+    own = [_own(line) for line in question.target.constraints]
     runner = _Resolver(question, sources)
+    # Whoever names an exact version means it, whenever it was uploaded.
+    runner.undated |= {one.name for one in own if "==" in one.text}
     try:
         base = runner.compile(question.core, constraints=own, as_of=question.core_at)
     except _NoSolution as trouble:
@@ -89,7 +92,7 @@ def resolve(question: Question, *, sources: Sources) -> Resolved:
     torch = next((one["version"] for one in packages if one["name"] == "torch"), "")
     constraints = sorted({one.text for one in [*own, *protected]})
     bounded = None if runner.unbounded else (question.newest_at if question.packs else question.core_at)
-    return Resolved(packages, constraints, bounded, torch, [*runner.findings, *_moved(base, result)])
+    return Resolved(packages, constraints, bounded, torch, [*runner.findings, *_moved(base, result), *_left_out(question)])
 
 
 def _union(question: Question, runner: _Resolver, own: list[Asked], base: list[Pinned]) -> list[Pinned]:
@@ -118,6 +121,7 @@ class _Resolver:
         self.sources, self.target = sources, question.target
         self.askers: dict[str, str] = {}
         self.undated: set[str] = set()
+        self.loosened: set[str] = set()
         self.unbounded = False
         self.findings: list[Finding] = []
 
@@ -184,7 +188,8 @@ class _Resolver:
 
     def _loosen(self, names: set[str]) -> None:
         self.undated |= names
-        listed = ", ".join(sorted(self.undated)[:20])
+        self.loosened |= names
+        listed = ", ".join(sorted(self.loosened)[:20])
         message = f"The package index tells no upload times for {listed}; their newest fitting versions are taken."
         self.findings = [one for one in self.findings if one["code"] != "index_without_dates"]
         self.findings.append(finding(WARNING, "index_without_dates", message, "Use an index that tells them, or pin these packages with constraints."))
@@ -241,6 +246,24 @@ def _moved(base: Iterable[Pinned], result: Iterable[Pinned]) -> list[Finding]:
         return []
     message = f"The packs change the version of packages that ComfyUI uses: {', '.join(moved[:20])}."
     return [finding(WARNING, "packages_moved", message, "They satisfy ComfyUI's own requirements; the smoke run shows whether it works.")]
+
+
+def _left_out(question: Question) -> list[Finding]:
+    names = sorted({_name(name) for name in question.target.left_out} & {one.name for one in (*question.core, *question.packs)})
+    if not names:
+        return []
+    message = f"Left out of the freeze by the settings, though asked for: {', '.join(names)[:600]}."
+    return [finding(WARNING, "packages_left_out", message, "The base image must bring them, or what needs them fails to import.")]
+
+
+def _own(line: str) -> Asked:
+    try:
+        parsed = Requirement(line)
+    except InvalidRequirement as error:
+        raise Invalid("constraint_malformed", f"{line[:120]!r} is no constraint.", "Write it like numpy<2 or torch==2.8.0.") from error
+    if parsed.url or parsed.extras:
+        raise Invalid("constraint_malformed", f"{line[:120]!r} names an address or extras; a constraint is a name and a version.", "Write it like numpy<2.")
+    return Asked("person", "constraints", 0, canonicalize_name(parsed.name), str(parsed))
 
 
 def _refused(conflict: Conflict, way_out: str) -> WorkflowError:
