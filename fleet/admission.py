@@ -65,9 +65,9 @@ def submit(
     plan = customer.plan_revision
     chosen = version or live_version(workflow)
     if idempotency_key:
-        earlier = _replayed(customer.id, idempotency_key, body_sha256)
-        if earlier is not None:
-            return Admitted(earlier, replayed=True)
+        before = earlier(customer.id, idempotency_key, body_sha256)
+        if before is not None:
+            return Admitted(before, replayed=True)
     values = input_rules.fill_random(chosen, input_rules.validate(chosen, inputs))
     rank = _rank(priority, plan)
     deadline_at = _deadline(deadline_s, now)
@@ -121,10 +121,10 @@ def submit(
                 _answer_with(equal, job, now=now)
     except (IntegrityError, LimitExceeded, OutOfMoney):
         # Another request with the same idempotency key came first, in the same instant, and may have taken the last place.
-        earlier = _replayed(customer.id, idempotency_key, body_sha256) if idempotency_key else None
-        if earlier is None:
+        before = earlier(customer.id, idempotency_key, body_sha256) if idempotency_key else None
+        if before is None:
             raise
-        return Admitted(earlier, replayed=True)
+        return Admitted(before, replayed=True)
     return Admitted(job, replayed=False, standing=standing)
 
 
@@ -138,7 +138,8 @@ def live_version(workflow: Workflow) -> Version:
     return channel.version
 
 
-def _replayed(customer_id: UUID, key: str, body_sha256: str) -> Job | None:
+def earlier(customer_id: UUID, key: str, body_sha256: str) -> Job | None:
+    """The job this idempotency key made; raises Invalid when that was for another body."""
     job = Job.objects.select_related("workflow", "version", "customer").filter(customer_id=customer_id, idempotency_key=key).first()
     if job is not None and job.body_sha256 != body_sha256:
         raise Invalid(

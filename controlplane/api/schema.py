@@ -35,6 +35,7 @@ _SAID = {
 }
 _MORE: dict[str, tuple[str, ...]] = {
     "createJob": ("402", "404", "409", "410", "413", "415", "422", "429", "503"),
+    "generate": ("402", "404", "409", "410", "413", "415", "422", "429", "503"),
     "cancelJob": ("404", "409", "413", "415", "422", "429"),
     "createFile": ("413", "415", "422", "429"),
     "getOutput": ("404", "410", "416", "422"),
@@ -53,6 +54,8 @@ _HEADERS: dict[str, Any] = {
 _MORE_HEADERS: dict[tuple[str, str], tuple[str, ...]] = {
     ("createJob", "200"): ("Location", "Preference-Applied", "Idempotency-Replayed"),
     ("createJob", "202"): ("Location", "Preference-Applied", "Idempotency-Replayed"),
+    ("generate", "200"): ("Location", "Preference-Applied", "Idempotency-Replayed"),
+    ("generate", "202"): ("Location", "Preference-Applied", "Idempotency-Replayed"),
     ("createFile", "200"): ("Location",),
     ("createFile", "201"): ("Location",),
 }
@@ -99,7 +102,7 @@ def _complete(operation: dict[str, Any]) -> None:
     for status, answer in responses.items():
         for header in _MORE_HEADERS.get((name, status), ()):
             answer.setdefault("headers", {})[header] = {"schema": {"type": "string"}}
-    if name == "createJob":
+    if name in ("createJob", "generate"):
         for kind in ("image/*", "audio/*", "video/*", "text/plain", "application/octet-stream"):
             responses["200"]["content"][kind] = {"schema": {"type": "string", "format": "binary"}}
     if name == "createFile":

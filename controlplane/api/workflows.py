@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import re
-from decimal import Decimal
 from typing import Any
 
 from django.http import HttpResponse
 from drf_spectacular.utils import extend_schema
 from rest_framework.request import Request
 
-from billing import pricing
 from billing.endpoints import Endpoint
 from billing.models import PlanRevision
 from builds import catalogue
 from builds.models import Channel, Version, Workflow
 from controlplane.api import described, schema
-from controlplane.kernel import money, paging
-from fleet import queries_measured, releases
+from controlplane.kernel import paging
+from fleet import choices, queries_measured, releases
 
 _SLUG = re.compile(r"[A-Za-z0-9_-]{1,60}")
 
@@ -82,7 +80,7 @@ class WorkflowOpenApi(Endpoint):
 
 def entry(workflow: Workflow, version: Version, measured: queries_measured.Measured, *, plan: PlanRevision) -> dict[str, Any]:
     """The catalogue entry with what was measured; money is what this plan pays for a measured run, never what it costs us."""
-    job = _price_usd(measured, plan)
+    job = choices.price_usd(measured, plan)
     figures = {
         "jobs": measured.runs,
         "smoke_runs": measured.smoke_runs,
@@ -93,11 +91,3 @@ def entry(workflow: Workflow, version: Version, measured: queries_measured.Measu
         "cost_per_image_usd": job / measured.images_per_job if job is not None and measured.images_per_job else None,
     }
     return catalogue.with_measurements(catalogue.entry(workflow, version), figures)
-
-
-def _price_usd(measured: queries_measured.Measured, plan: PlanRevision) -> float | None:
-    if measured.busy_s_per_job is None:
-        return None
-    terms = pricing.Terms(plan.price_per_job_microusd, plan.price_per_gpu_second_microusd)
-    microusd = money.amount(1, terms.per_job) + money.amount(Decimal(str(round(measured.busy_s_per_job, 6))), terms.per_gpu_second)
-    return microusd / money.MICRO

@@ -73,7 +73,7 @@ def read(request: HttpRequest) -> Submission:
     """The submission in the body of `request`; raises Malformed, Invalid, TooLarge or UnsupportedMedia."""
     kind = request.content_type or ""
     if kind == "application/json" or (not kind and not length(request)):
-        return _from_fields(jsonbody.load(raw_body(request)))
+        return from_fields(jsonbody.load(raw_body(request)))
     if kind == "multipart/form-data":
         return _from_form(request)
     raise UnsupportedMedia(
@@ -130,7 +130,7 @@ def _from_form(request: HttpRequest) -> Submission:
             raise Malformed("form_duplicate_field", f"The part {name[:100]!r} is given twice.", "Give each part once.", details={"field": name[:100]})
         if name in FIELDS:
             raise Invalid("field_not_text", f"The part {name} is a file.", "Send it as a plain part.", details={"field": name})
-    made = _from_fields(fields)
+    made = from_fields(fields)
     made.parts, made.files = parts, {name: files.getlist(name)[0] for name in files}
     return made
 
@@ -142,7 +142,8 @@ def _number(text: str) -> Any:
         return text
 
 
-def _from_fields(body: dict[str, Any]) -> Submission:
+def from_fields(body: dict[str, Any]) -> Submission:
+    """The submission these fields say; raises Invalid for a field that is not known or of another type."""
     jsonbody.only(body, FIELDS)
     made = Submission(inputs=body.get("inputs", {}))
     if (priority := body.get("priority")) is not None:

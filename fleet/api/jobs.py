@@ -35,44 +35,7 @@ class JobEndpoint(Endpoint):
         outputs = published(job) if job.status == Job.Status.SUCCEEDED else []
         return presenting.job(job, outputs=outputs, place=estimates.place(job, now=self.now), base_url=self.base_url())
 
-
-class WorkflowJobs(JobEndpoint):
-    """Run a workflow."""
-
-    scopes = {"POST": "jobs:write"}
-
-    @extend_schema(**described.SUBMIT)
-    def post(self, request: Request, slug: str) -> HttpResponseBase:
-        self.query()
-        sent = bodies.read(request._request)
-        workflow, version = releases.offered(slug)
-        if sent.version is not None:
-            version = releases.pinned(workflow, sent.version, live=version)
-        if sent.files:
-            self.require_room()
-        sent.complete(version, customer=self.customer, now=self.now)
-        key = _idempotency_key(request.headers.get("Idempotency-Key"))
-        admitted = admission.submit(
-            customer=self.customer,
-            api_key=self.key,
-            workflow=workflow,
-            version=version,
-            inputs=sent.inputs,
-            priority=sent.priority,
-            deadline_s=sent.deadline_s,
-            metadata=sent.metadata,
-            webhook_url=sent.webhook_url,
-            idempotency_key=key,
-            body_sha256=sent.digest(workflow.slug) if key else "",
-            request_id=getattr(request._request, "request_id", ""),
-            now=self.now,
-        )
-        self.standing = admitted.standing or quotas.count_request(customer_id=self.customer.id, plan=self.customer.plan_revision, now=self.now)
-        headers = {"Idempotency-Replayed": "true"} if admitted.replayed else {}
-        wait_s = waiting.asked(request.headers.get("Prefer", ""))
-        return self._after(admitted.job, wait_s=wait_s, headers=headers)
-
-    def _after(self, job: Job, *, wait_s: int, headers: dict[str, str]) -> HttpResponseBase:
+    def after(self, job: Job, *, wait_s: int, headers: dict[str, str]) -> HttpResponseBase:
         """The job as it stands after waiting, or the output itself where that is wanted."""
         headers |= {"Location": f"{self.base_url()}/v1/jobs/{job.id}", "Vary": "Accept, Prefer"}
         if wait_s and not job.is_terminal:
@@ -93,6 +56,43 @@ class WorkflowJobs(JobEndpoint):
         for name, value in {**headers, "X-Comfyplane-Job": str(job.id), "Content-Location": presenting.output(item, base_url=self.base_url())["url"]}.items():
             response[name] = value
         return response
+
+
+class WorkflowJobs(JobEndpoint):
+    """Run a workflow."""
+
+    scopes = {"POST": "jobs:write"}
+
+    @extend_schema(**described.SUBMIT)
+    def post(self, request: Request, slug: str) -> HttpResponseBase:
+        self.query()
+        sent = bodies.read(request._request)
+        workflow, version = releases.offered(slug)
+        if sent.version is not None:
+            version = releases.pinned(workflow, sent.version, live=version)
+        if sent.files:
+            self.require_room()
+        sent.complete(version, customer=self.customer, now=self.now)
+        key = idempotency_key(request.headers.get("Idempotency-Key"))
+        admitted = admission.submit(
+            customer=self.customer,
+            api_key=self.key,
+            workflow=workflow,
+            version=version,
+            inputs=sent.inputs,
+            priority=sent.priority,
+            deadline_s=sent.deadline_s,
+            metadata=sent.metadata,
+            webhook_url=sent.webhook_url,
+            idempotency_key=key,
+            body_sha256=sent.digest(workflow.slug) if key else "",
+            request_id=getattr(request._request, "request_id", ""),
+            now=self.now,
+        )
+        self.standing = admitted.standing or quotas.count_request(customer_id=self.customer.id, plan=self.customer.plan_revision, now=self.now)
+        headers = {"Idempotency-Replayed": "true"} if admitted.replayed else {}
+        wait_s = waiting.asked(request.headers.get("Prefer", ""))
+        return self.after(admitted.job, wait_s=wait_s, headers=headers)
 
 
 class Jobs(JobEndpoint):
@@ -185,7 +185,8 @@ def published(job: Job) -> list[Output]:
     return list(Output.objects.filter(job=job, published=True).order_by("index"))
 
 
-def _idempotency_key(header: str | None) -> str:
+def idempotency_key(header: str | None) -> str:
+    """The checked key of an Idempotency-Key header; empty without one."""
     if header is None:
         return ""
     if not _KEY.fullmatch(header):

@@ -2,10 +2,11 @@
 
 from django.urls import path
 
-from fleet.api import files, jobs, outputs
+from fleet.api import files, generate, jobs, outputs
 
 urlpatterns = [
     path("workflows/<str:slug>/jobs", jobs.WorkflowJobs.as_view(), name="api-workflow-jobs"),
+    path("generate", generate.Generate.as_view(), name="api-generate"),
     path("jobs", jobs.Jobs.as_view(), name="api-jobs"),
     path("jobs/<str:job>", jobs.OneJob.as_view(), name="api-job"),
     path("jobs/<str:job>/cancel", jobs.Cancel.as_view(), name="api-job-cancel"),

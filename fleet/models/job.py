@@ -207,3 +207,13 @@ class FairShare(models.Model):
 
     class Meta:
         constraints = [models.UniqueConstraint(fields=["customer", "pool"], name="fair_share_once")]
+
+
+class Choice(models.Model):
+    """Why a job's workflow was chosen for its customer, kept so that a replayed request gives the same answer."""
+
+    job = models.OneToOneField(Job, primary_key=True, on_delete=models.CASCADE, related_name="choice")
+    document = models.JSONField(help_text="fleet.choosing.Choice.body")
+
+    def __str__(self) -> str:
+        return str(self.job_id)

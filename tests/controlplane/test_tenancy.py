@@ -18,6 +18,7 @@ CASES = {
     "v1/workflows/<str:slug>/schema": ("GET", "shared"),
     "v1/workflows/<str:slug>/openapi.json": ("GET", "shared"),
     "v1/workflows/<str:slug>/jobs": ("POST", "submit"),
+    "v1/generate": ("POST", "submit"),
     "v1/jobs": ("GET", "own"),
     "v1/jobs/<str:job>": ("GET", "foreign"),
     "v1/jobs/<str:job>/cancel": ("POST", "foreign"),
