@@ -1,4 +1,4 @@
-"""Import a workflow from a file or pasted JSON: look first, then keep; every finding names its node and its fix."""
+"""Import a workflow from a file or pasted JSON: look first, then keep; what is needed and what is missing, each with its fix."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from django.shortcuts import redirect
 from django.utils import timezone
 from django.views.decorators.http import require_http_methods
 
-from builds import containers, graphs, importing, libraries
+from builds import containers, dependencies, graphs, importing, libraries
 from builds.graphs import MAX_BYTES
 from builds.models import Workflow
+from controlplane.console import dependencies as dependency_page
 from controlplane.console import numbers, pages, roles
 from controlplane.kernel.errors import Invalid, TooLarge, WorkflowError
 
@@ -23,7 +24,7 @@ from controlplane.kernel.errors import Invalid, TooLarge, WorkflowError
 @roles.needs("release", "Importing a workflow")
 @require_http_methods(["GET", "HEAD", "POST"])
 def page(request: HttpRequest) -> HttpResponse:
-    """The form; `look` shows what an import would give, `keep` makes the version."""
+    """The form; `look` shows what an import would give, `pin` keeps a choice of packs and looks again, `keep` makes the version."""
     now = timezone.now()
     values = {name: request.POST.get(name, "").replace("\0", "")[: MAX_BYTES + 1] for name in ("slug", "name", "message", "document")}
     values["slug"] = values["slug"] or request.GET.get("slug", "")[:60]
@@ -34,8 +35,10 @@ def page(request: HttpRequest) -> HttpResponse:
         "findings": [],
         "error": None,
         "seen": None,
+        "may_choose": True,
     }
     status = 200
+    document: Any = None
     if request.method == "POST":
         try:
             document, values["document"] = _document(request)
@@ -47,12 +50,17 @@ def page(request: HttpRequest) -> HttpResponse:
                 said = f"Kept as v{kept.version.number}." if kept.created else f"Nothing changed: this is v{kept.version.number} already."
                 messages.success(request, said if kept.version.runnable else f"{said} It is a draft, it cannot run before its findings are mended.")
                 return redirect("ops:workflow", slug=kept.workflow.slug)
+            if request.POST.get("do") == "pin":
+                context["said"] = dependency_page.place(request, workflow=None)
+            context |= _needs(request, document, values["slug"].strip())
             context |= _look(document, values["slug"].strip())
         except WorkflowError as error:
             status = error.status
-            context |= {"error": error, "findings": error.details.get("findings", [])}
-            if context["findings"]:
+            context |= {"error": error, "findings": error.details.get("findings", []) or _problems(error)}
+            if error.details.get("findings"):
                 context |= _look(document, values["slug"].strip())
+            if document is not None and "report" not in context:
+                context |= _needs(request, document, values["slug"].strip())
     context["errors_found"] = sum(f.get("level") == "error" for f in context["findings"])
     return pages.page(
         request, "console/import.html", context, title="Import a workflow", active="workflows", crumbs=[("Workflows", "/ops/workflows/"), ("Import", "")],
@@ -66,6 +74,22 @@ def _look(document: Any, slug: str) -> dict[str, Any]:
     parent = workflow.versions.order_by("-number").first() if workflow else None
     seen = importing.examine(document=document, library=libraries.current(), parent=parent)
     return {"seen": seen, "findings": seen.findings, "next_number": parent.number + 1 if parent else 1, "existing": workflow}
+
+
+def _needs(request: HttpRequest, document: Any, slug: str) -> dict[str, Any]:
+    """What the document needs, also when it cannot be imported for want of it; nothing when it cannot be read at all."""
+    try:
+        workflow = Workflow.objects.filter(slug=slug).first() if slug else None
+        report = dependencies.of_document(document=document, workflow=workflow)
+    except WorkflowError:
+        return {}
+    return dependency_page.shown(report)
+
+
+def _problems(error: WorkflowError) -> list[dict[str, Any]]:
+    """What a conversion could not do exactly, as findings."""
+    problems = error.details.get("problems")
+    return [{"level": "error", **one} for one in problems if isinstance(one, dict)] if isinstance(problems, list) and len(problems) > 1 else []
 
 
 def _document(request: HttpRequest) -> tuple[Any, str]:

@@ -210,3 +210,57 @@ def test_a_pin_that_says_too_little_is_refused(version: Version, body: dict[str,
 
 def test_only_release_may_pin_by_script(version: Version) -> None:
     assert call(sign_in("operator"), "POST", "pins", {"class": "Shared", "pack": "alpha/ComfyUI-Alpha", "reason": "r"}).status_code == 403
+
+
+def look(client: Client, document: Any, **fields: str) -> str:
+    answer = client.post("/ops/workflows/import/", {"do": "look", "document": json.dumps(document), **fields})
+    return answer.content.decode()
+
+
+CANVAS: dict[str, Any] = {
+    "nodes": [
+        {"id": 1, "type": "AlphaOne", "widgets_values": []},
+        {"id": 2, "type": "Shared", "widgets_values": []},
+        {"id": 3, "type": "Note", "widgets_values": ["hi"]},
+    ],
+    "links": [],
+}
+
+
+def test_the_import_page_says_which_pack_brings_a_class_nobody_here_has(version: Version) -> None:
+    html = look(sign_in("release"), CANVAS)
+    assert "What it needs" in html and "1 node class to decide" in html
+    assert "Install the pack Alpha &lt;b&gt;nodes&lt;/b&gt; (https://github.com/alpha/ComfyUI-Alpha)" in html
+    assert 'form="import-form" name="pack:Shared"' in html
+    assert Version.objects.count() == 1
+
+
+def test_a_choice_on_the_import_page_is_kept_for_all_and_looked_at_again(version: Version) -> None:
+    html = look(sign_in("release"), CANVAS, do="pin", **{"pack:Shared": "https://github.com/beta/comfyui-beta", "reason": "its readme"})
+    assert "Kept: Shared is pinned." in html and "1 node class to decide" not in html
+    assert Pin.objects.get().workflow is None
+
+
+def test_a_pin_without_a_reason_keeps_the_report_in_sight(version: Version) -> None:
+    html = look(sign_in("release"), CANVAS, do="pin", **{"pack:Shared": "https://github.com/beta/comfyui-beta"})
+    assert "A pin needs its reason." in html and "1 node class to decide" in html
+
+
+def test_an_api_graph_that_lacks_a_pack_names_it_in_its_finding(version: Version) -> None:
+    html = look(sign_in("release"), {"1": {"class_type": "AlphaOne", "inputs": {}}})
+    assert "No node class is called AlphaOne." in html and "Install the pack Alpha" in html
+
+
+def test_what_is_no_workflow_at_all_has_no_report(version: Version) -> None:
+    client = sign_in("release")
+    for document in ("[]", "{}", '{"nodes": 3}', "not json", '{"nodes": [{"id": 1}], "links": []}'):
+        answer = client.post("/ops/workflows/import/", {"do": "look", "document": document})
+        assert 400 <= answer.status_code < 500
+        assert "What it needs" not in answer.content.decode()
+
+
+def test_operators_scripts_get_the_pack_in_the_refusal(version: Version) -> None:
+    answer = call(sign_in("release"), "POST", "workflows", {"document": CANVAS, "slug": "x"})
+    assert answer.status_code == 422
+    problems = answer.json()["error"]["details"]["problems"]
+    assert "Install the pack Alpha" in problems[0]["suggestion"]
