@@ -193,6 +193,14 @@ def image_lost(build: Build, *, now: datetime) -> None:
             _end(held, State.FAILED, now=now, error=error)
 
 
+def pushed(build: Build, *, image: str, digest: str, now: datetime) -> None:
+    """An image that went well before is in a registry now."""
+    with transaction.atomic():
+        if Build.objects.filter(id=build.id, state=State.SUCCEEDED, digest="").update(image=image, digest=digest):
+            after = {"image": image, "digest": digest, "image_id": build.image_id}
+            audit.record(actor="builder", action="build.push", object_type="build", object_id=build.id, after=after, now=now)
+
+
 def waiting(*, now: datetime) -> list[UUID]:
     """Builds nobody works on: those that wait, and those whose process fell silent; oldest first."""
     silent = Q(state=State.RUNNING, lease_until__lt=now)

@@ -29,7 +29,7 @@ from docker.errors import DockerException, ImageNotFound
 from controlplane.kernel.errors import Invalid, Unavailable
 
 MAX_LINE = 20_000
-ENDING_S = 10.0
+ENDING_S = 3.0
 _ARCHES = {"x86_64": "amd64", "aarch64": "arm64", "arm64": "arm64", "amd64": "amd64"}
 _PR_SET_PDEATHSIG = 1
 _libc = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None

@@ -113,6 +113,7 @@ def _tools(settings: Settings, python: str, *, git: bool) -> list[str]:
         "# -- Python: pip stays in this stage, the image gets an environment without it ------------------",
         "FROM os AS tools",
         *_apt(sorted(wanted)),
+        *(["ENV SSL_CERT_FILE=/run/secrets/ca.pem PIP_CERT=/run/secrets/ca.pem GIT_SSL_CAINFO=/run/secrets/ca.pem"] if settings.has_ca else []),
         f"RUN python3 -c 'import sys; sys.exit(sys.version_info[:2] != ({major}, {minor}) and \"the lock wants Python {python}\")' \\",
         f"    && python3 -m venv /opt/pip && python3 -m venv --without-pip {VENV}",
     ]
@@ -123,10 +124,8 @@ def _install(layer: str, files: Mapping[str, str], settings: Settings) -> list[s
     if not named:
         return []
     secrets = ""
-    environment = ""
     if settings.has_ca:
         secrets += " --mount=type=secret,id=ca,target=/run/secrets/ca.pem"
-        environment = "SSL_CERT_FILE=/run/secrets/ca.pem PIP_CERT=/run/secrets/ca.pem GIT_SSL_CAINFO=/run/secrets/ca.pem "
     if settings.has_pip_conf:
         secrets += " --mount=type=secret,id=pipconf,target=/etc/pip.conf"
     lines = ["", f"# -- Python packages: {layer} ".ljust(98, "-"), f"FROM tools AS {layer}-packages"]
@@ -134,7 +133,7 @@ def _install(layer: str, files: Mapping[str, str], settings: Settings) -> list[s
         hashes = "" if name.endswith("-git.txt") else " --require-hashes"
         lines += [
             f"RUN --mount=type=cache,target=/root/.cache/pip --mount=type=bind,source=requirements/{name},target=/requirements.txt{secrets} \\",
-            f"    {environment}/opt/pip/bin/python -m pip --python {VENV}/bin/python --disable-pip-version-check install --no-input --no-deps{hashes} \\",
+            f"    /opt/pip/bin/python -m pip --python {VENV}/bin/python --disable-pip-version-check install --no-input --no-deps{hashes} \\",
             "    --root-user-action=ignore --progress-bar=off -r /requirements.txt",
         ]
     return lines
@@ -178,10 +177,10 @@ def _pack_install(index: int, name: str, python: str, settings: Settings) -> lis
         f"COPY --chown={UID}:{UID} packs/{name}/ {COMFYUI}/custom_nodes/{name}/",
         f"WORKDIR {COMFYUI}/custom_nodes/{name}",
         f"USER {UID}:{UID}",
+        "ENV HOME=/tmp PIP_NO_INDEX=1 PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 http_proxy=http://127.0.0.1:9 https_proxy=http://127.0.0.1:9 \\",
+        f"    PYTHONPATH=/opt/pip/lib/python{python}/site-packages:{COMFYUI}",
         "RUN --mount=type=bind,from=tools,source=/opt/pip,target=/opt/pip \\",
-        f"    HOME=/tmp PIP_NO_INDEX=1 PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 PYTHONPATH=/opt/pip/lib/python{python}/site-packages:{COMFYUI} \\",
-        "    http_proxy=http://127.0.0.1:9 https_proxy=http://127.0.0.1:9 \\",
-        f"    timeout --kill-after=10 {settings.pack_install_s} {VENV}/bin/python install.py",
+        f"    timeout --kill-after=10 {settings.pack_install_s} {VENV}/bin/python {COMFYUI}/custom_nodes/{name}/install.py",
     ]
 
 
@@ -205,6 +204,7 @@ def _image(document: Mapping[str, Any], settings: Settings, installing: Sequence
         "",
         "# -- the image ----------------------------------------------------------------------------------",
         f"FROM runtime AS {FINAL_STAGE}",
+        f"WORKDIR {AGENT}",
         *(f"COPY --from=pack-{index} {COMFYUI}/custom_nodes/{name}/ {COMFYUI}/custom_nodes/{name}/" for index, name in enumerate(installing, start=1)),
         f"COPY --from=agent {AGENT} {AGENT}",
         f"COPY lock.json {AGENT}/lock.json",
@@ -213,7 +213,6 @@ def _image(document: Mapping[str, Any], settings: Settings, installing: Sequence
         f"    COMFYUI_DIR={COMFYUI} COMFYUI_PYTHON={VENV}/bin/python \\",
         f"    COMFYPLANE_WORK_DIR={DATA}/work COMFYPLANE_HEALTH_FILE={DATA}/health.json",
         "LABEL " + " \\\n      ".join(shown),
-        f"WORKDIR {AGENT}",
         f"USER {UID}:{UID}",
         "STOPSIGNAL SIGTERM",
         "HEALTHCHECK --interval=5s --timeout=5s --start-period=300s --retries=3 \\",

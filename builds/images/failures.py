@@ -23,7 +23,7 @@ def of_build(progress: Progress, code: int, *, pack_install_s: int) -> WorkflowE
     details = {"step": step.name, "tail": step.tail[-MAX_DETAILS_LINES:] or [step.error], "reason": step.error[-500:]}
     if any("No space left on device" in line for line in (*step.tail, step.error)):
         return Unavailable("disk_full", "The engine's disk is full.", "Free some (docker builder prune), then build again.", details=details)
-    if step.name.rstrip().endswith("install.py"):
+    if step.stage.startswith("pack-") and step.instruction == "RUN":
         return _pack_install(step, details, pack_install_s)
     if " -m pip " in step.name:
         fix = "The last lines name the package. Is the index reachable (BUILD_PACKAGE_INDEX, BUILD_NETWORK)?"

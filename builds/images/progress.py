@@ -18,6 +18,7 @@ _DONE = re.compile(r"DONE (\d+(?:\.\d+)?)s")
 _STAGED = re.compile(r"\[(?:([A-Za-z0-9_.-]+) )?(\d+)/(\d+)\] (.*)", re.DOTALL)
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _ANSI = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")
+_MOUNT = re.compile(r" --mount=\S+")
 _WHY = re.compile(r"exit code: (\d+)")
 
 
@@ -71,7 +72,7 @@ class Progress:
             return self._named(number, rest)
         if output := _OUTPUT.fullmatch(rest):
             return self._printed(step, output[2])
-        if _DIGEST.fullmatch(rest) or rest in ("", "...") or rest[:MAX_NAME] == step.name:
+        if _DIGEST.fullmatch(rest) or rest in ("", "...") or shown(rest) == step.name:
             return None
         if done := _DONE.fullmatch(rest):
             return self._ended(step, "done", float(done[1]), rest)
@@ -90,11 +91,11 @@ class Progress:
         return next((step for step in self.steps.values() if step.state == "failed"), None)
 
     def _named(self, number: int, name: str) -> Said:
-        step = Step(number, len(self.steps) + 1, name[:MAX_NAME])
+        step = Step(number, len(self.steps) + 1, shown(name))
         if staged := _STAGED.fullmatch(name):
             step.stage, step.index = (staged[1] or "")[:60], int(staged[2])
         self.steps[number] = step
-        return Said(name[:MAX_TEXT], step.position)
+        return Said(step.name, step.position)
 
     def _printed(self, step: Step, text: str) -> Said:
         step.tail.append(text[:MAX_TEXT])
@@ -114,6 +115,11 @@ class Progress:
         self.trailing.append(line[:MAX_TEXT])
         del self.trailing[:-TAIL]
         return Said(line[:MAX_TEXT])
+
+
+def shown(name: str) -> str:
+    """A step's name for people: without mounts and the white space of folded lines."""
+    return " ".join(_MOUNT.sub("", name).split())[:MAX_NAME]
 
 
 def clean(raw: str) -> str:

@@ -40,7 +40,7 @@ MAX_SBOM = 50_000_000
 _LOOK_S = 0.5
 
 
-def run(build_id: UUID, *, clock: Clock, follow: Callable[[str], None] = lambda _: None) -> Build:
+def run(build_id: UUID, *, clock: Clock, follow: Callable[[str], None] = lambda _: None, push: bool = True) -> Build:
     """Build it, if nobody does. Idempotent: a build that ended or is being built is left alone. Returns the row as it is then."""
     held = building.claim(build_id, now=clock())
     if held is None:
@@ -48,7 +48,7 @@ def run(build_id: UUID, *, clock: Clock, follow: Callable[[str], None] = lambda 
     journal = Journal(held, clock=clock, follow=follow)
     try:
         with contextlib.ExitStack() as files, _heartbeat(held, journal, clock):
-            _run(held, journal, clock, files)
+            _run(held, journal, clock, files, push=push)
     except Lost:
         log.warning("build lost to another process", extra={"build": str(build_id)})
     except Canceled:
@@ -60,6 +60,22 @@ def run(build_id: UUID, *, clock: Clock, follow: Callable[[str], None] = lambda 
         log.exception("build failed", extra={"build": str(build_id)})
         told = failures.of_builder(error)
         _end(journal, lambda: building.fail(held, error=told, step=journal.current, now=clock()))
+    except BaseException:  # Ctrl-C at the command line
+        _end(journal, lambda: building.canceled(held, now=clock()))
+        raise
+    return building.find(build_id)
+
+
+def publish(build_id: UUID, *, clock: Clock, follow: Callable[[str], None] = lambda _: None) -> Build:
+    """Push the image of a build that went well, if it is not in the registry yet. Raises Unavailable `push_failed`."""
+    build, options = building.find(build_id), settings.BUILD
+    if options["REGISTRY"] and not build.digest:
+        docker = Docker.of_settings()
+        repository, tag = pushing.name(registry=options["REGISTRY"], image_name=options["IMAGE_NAME"], lock_id=build.lock_id)
+        with docker.client() as client:
+            client.images.get(build.image_id).tag(repository, tag)
+        digest = pushing.push(docker, repository=repository, tag=tag, credentials=options["REGISTRY_CREDENTIALS"], say=follow)
+        building.pushed(build, image=f"{repository}:{tag}", digest=digest, now=clock())
     return building.find(build_id)
 
 
@@ -69,7 +85,7 @@ def _end(journal: Journal, end: Callable[[], Build]) -> None:
         end()
 
 
-def _run(held: Claim, journal: Journal, clock: Clock, held_files: contextlib.ExitStack) -> None:
+def _run(held: Claim, journal: Journal, clock: Clock, held_files: contextlib.ExitStack, *, push: bool) -> None:
     build, options = held.build, settings.BUILD
     document, lock_id = build.lock.document, build.lock_id
     docker = Docker.of_settings()
@@ -101,7 +117,7 @@ def _run(held: Claim, journal: Journal, clock: Clock, held_files: contextlib.Exi
         report = vulnerabilities.report(found.python, database=options["ADVISORIES"], uncovered=["Debian packages", "ComfyUI", "node packs"])
         journal.say(report["reason"] if report["scanner"] is None else f"{len(report['found'])} known vulnerabilities in {report['packages']} packages")
     digest = ""
-    if options["REGISTRY"]:
+    if options["REGISTRY"] and push:
         with journal.step(f"Push {repository}:{tag}"):
             digest = pushing.push(
                 docker, repository=repository, tag=tag, credentials=options["REGISTRY_CREDENTIALS"], say=journal.say, stop=journal.asked_to_stop
