@@ -7,7 +7,7 @@ through places of their own in the layers they cross. Pure: a graph in, coordina
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,7 +24,7 @@ SWEEPS = 6
 
 @dataclass(frozen=True, slots=True)
 class LayoutNode:
-    """A box; `short` is its title cut to what fits, `value` its most telling setting."""
+    """A box; `short` is its title cut to what fits, `value` its most telling setting. `members` are the nodes folded into it."""
 
     id: str
     title: str
@@ -38,6 +38,8 @@ class LayoutNode:
     h: float
     is_output: bool
     known: bool
+    tint: str = ""
+    members: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,23 +55,39 @@ class LayoutEdge:
 
 
 @dataclass(frozen=True, slots=True)
+class LayoutGroup:
+    """A frame the author drew behind some nodes; `tint` is a colour such as #88a1bb, or empty."""
+
+    title: str
+    x: float
+    y: float
+    w: float
+    h: float
+    tint: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Layout:
+    """`original` says that the places are the author's own."""
+
     nodes: list[LayoutNode]
     edges: list[LayoutEdge]
     width: float
     height: float
     left_out: int
+    groups: tuple[LayoutGroup, ...] = ()
+    original: bool = False
 
 
 # A place in a layer: a node's id, or (edge index, layer) where a long wire passes.
 Place = str | tuple[int, int]
 
 
-def layout(graph: Graph, *, library: Any = None, limit: int = LIMIT) -> Layout:
-    """The drawing of at most `limit` nodes, those nearest to the outputs first."""
+def layout(graph: Graph, *, library: Any = None, limit: int = LIMIT, first: Collection[str] = ()) -> Layout:
+    """The drawing of at most `limit` nodes: those in `first`, then those nearest to the outputs."""
     info = info_of(library)
     specs = {node_id: read(info, node.get("class_type")) for node_id, node in graph.items()}
-    drawn = _drawn(graph, specs, limit)
+    drawn = choose(graph, specs, limit, first)
     if not drawn:
         return Layout([], [], 2 * MARGIN, 2 * MARGIN, len(graph))
     edges = list(links(drawn))
@@ -89,7 +107,7 @@ def layout(graph: Graph, *, library: Any = None, limit: int = LIMIT) -> Layout:
             y=round(y[node_id] - NODE_H / 2, 1),
             w=NODE_W,
             h=NODE_H,
-            is_output=_is_output(node_id, specs, edges),
+            is_output=is_output(node_id, specs, edges),
             known=info is None or specs[node_id] is not None,
         )
         for node_id, node in drawn.items()
@@ -99,20 +117,21 @@ def layout(graph: Graph, *, library: Any = None, limit: int = LIMIT) -> Layout:
     return Layout(nodes, _wires(edges, specs, layer, chains, y), round(width, 1), round(height, 1), len(graph) - len(drawn))
 
 
-def _is_output(node_id: str, specs: Mapping[str, NodeSpec | None], edges: list[Link]) -> bool:
+def is_output(node_id: str, specs: Mapping[str, NodeSpec | None], edges: list[Link]) -> bool:
     spec = specs[node_id]
     return spec.is_output if spec else all(edge.source != node_id for edge in edges)
 
 
-def _drawn(graph: Graph, specs: Mapping[str, NodeSpec | None], limit: int) -> dict[str, Mapping[str, Any]]:
+def choose(graph: Graph, specs: Mapping[str, NodeSpec | None], limit: int, first: Collection[str] = ()) -> dict[str, Mapping[str, Any]]:
+    """At most `limit` nodes worth drawing: those asked for, then what outputs reach, nearest first."""
     if len(graph) <= limit:
         return dict(graph)
     feeding = {link.source for link in links(graph)}
     ends = [node_id for node_id, spec in specs.items() if (spec.is_output if spec else node_id not in feeding)] or list(graph)[-1:]
     depth = layers(graph)
     reached = upstream(graph, ends)
-    first = sorted(graph, key=lambda node_id: (node_id not in reached, -depth[node_id]))[: max(limit, 0)]
-    kept = set(first)
+    asked = set(first)
+    kept = set(sorted(graph, key=lambda node_id: (node_id not in asked, node_id not in reached, -depth[node_id]))[: max(limit, 0)])
     return {node_id: node for node_id, node in graph.items() if node_id in kept}
 
 
@@ -218,7 +237,7 @@ def _wires(
         spec = specs[edge.source]
         given = spec.outputs[edge.slot] if spec and edge.slot < len(spec.outputs) else ""
         kind = given if isinstance(given, str) else "COMBO"
-        drawn.append(LayoutEdge(edge.source, edge.slot, edge.target, edge.input, kind, _path(points)))
+        drawn.append(LayoutEdge(edge.source, edge.slot, edge.target, edge.input, kind, wire(points)))
     return drawn
 
 
@@ -235,7 +254,7 @@ def _ports(ends: list[tuple[str, float, int]]) -> dict[int, float]:
     return offsets
 
 
-def _path(points: list[tuple[float, float]]) -> str:
+def wire(points: list[tuple[float, float]]) -> str:
     """Curves between layers, straight across them."""
     (x, y), *rest = points
     said = [f"M{x:.1f} {y:.1f}"]

@@ -140,7 +140,8 @@ def overview(request: HttpRequest, slug: str) -> HttpResponse:
     if version is not None:
         times = queries_workflows.node_times(version.id)
         context["times"] = times
-        context["picture"] = pages.part(request, lambda: graph_view.picture(version, times=times, library=libraries.current()))
+        inside, query = request.GET.get("inside", "")[:400], f"?v={version.number}&view=graph"
+        context["picture"] = pages.part(request, lambda: graph_view.picture(version, times=times, library=libraries.current(), inside=inside, query=query))
         context["findings"] = sorted(version.findings, key=lambda f: f.get("level") != "error")
         context["errors"] = sum(f.get("level") == "error" for f in version.findings)
     return answer(request, workflow, "console/workflow.html", context, tab="overview", now=now)
