@@ -19,5 +19,6 @@ urlpatterns = [
     path("ops/api/", include("controlplane.console.smoke_api")),
     path("ops/api/", include("controlplane.console.versions_api")),
     path("ops/api/", include("controlplane.console.dependencies_api")),
+    path("ops/api/", include("controlplane.console.lock_api")),
     path("ops/", include("controlplane.console.urls")),
 ]

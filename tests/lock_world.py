@@ -127,6 +127,12 @@ class World:
         self.sources = Sources(cache=root / "cache", pack_mirror=str(self.mirrors), find_links=(str(shelf(root / "wheels")),), offline=True, timeout_s=60.0)
         self.target = Target(repository=COMFYUI, base_image="debian:bookworm-slim@sha256:" + "b" * 64)
 
+    def empty_index(self) -> str:
+        """An index that has nothing, so that only the shelf counts."""
+        folder = self.mirrors.parent / "empty"
+        folder.mkdir(exist_ok=True)
+        return folder.as_uri()
+
     def with_target(self, **changes: Any) -> Target:
         return replace(self.target, **changes)
 
