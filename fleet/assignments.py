@@ -10,12 +10,14 @@ from django.conf import settings
 
 from builds import graphs
 from builds import inputs as input_rules
-from builds.models import Version
+from builds.models import Lock, Version, VersionLock
 from fleet import estimates, input_files
 from fleet.presenting import stamp
 from fleet.queue import Assignment
 
+_MODEL = ("directory", "filename", "sha256", "size_bytes", "urls")
 _versions: dict[UUID, Version] = {}
+_locked: dict[str, list[dict[str, Any]]] = {}  # by the lock's id, which is the hash of its content
 
 
 def render(assignment: Assignment, *, now: datetime) -> dict[str, Any]:
@@ -29,6 +31,7 @@ def render(assignment: Assignment, *, now: datetime) -> dict[str, Any]:
         "version": version.number,
         "graph": graphs.bind(version.graph, input_rules.exposed_of(version), seen),
         "files": files,
+        "models": _models(version.id),
         "extra_data": {},
         "weights": estimates.of_version(version.id, now=now).node_s,
         "warm_key": assignment.warm_key,
@@ -38,6 +41,20 @@ def render(assignment: Assignment, *, now: datetime) -> dict[str, Any]:
         "max_output_bytes": settings.MAX_OUTPUT_BYTES,
         "request_id": assignment.request_id,
     }
+
+
+def _models(version_id: UUID) -> list[dict[str, Any]]:
+    """What the agent must have on its disk first: the models of the newest lock. Those nobody knows the hash of are left to the engine."""
+    lock = VersionLock.objects.filter(version_id=version_id).order_by("-made_at", "-id").values_list("lock_id", flat=True).first()
+    if lock is None:
+        return []
+    held = _locked.get(lock)
+    if held is None:
+        if len(_locked) > 500:
+            _locked.clear()
+        document = Lock.objects.values_list("document", flat=True).get(sha256=lock)
+        held = _locked[lock] = [{name: model.get(name) for name in _MODEL} for model in document.get("models") or [] if model.get("sha256")]
+    return held
 
 
 def _version(version_id: UUID) -> Version:

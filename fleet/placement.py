@@ -24,10 +24,11 @@ class Candidate:
     queued_at: datetime
 
 
-def choose(candidates: Sequence[Candidate], *, warm: Collection[str], limit: int, now: datetime) -> list[UUID]:
+def choose(candidates: Sequence[Candidate], *, warm: Collection[str], stored: Collection[str] = (), limit: int, now: datetime) -> list[UUID]:
     """Up to `limit` ids in order, save that a job whose models are loaded goes first: within one priority class, and never past a job that has waited too long.
 
-    Having waited gives nobody a place of its own, or a long batch would go before every newcomer.
+    Where none is loaded, one whose models are on the worker's disk goes first. Having waited gives nobody a place of its own, or a
+    long batch would go before every newcomer.
     """
     line: list[Candidate] = []
     for candidate in candidates[:LOOK_AHEAD]:
@@ -38,6 +39,7 @@ def choose(candidates: Sequence[Candidate], *, warm: Collection[str], limit: int
     chosen: list[UUID] = []
     while line and len(chosen) < limit:
         reach = next((place for place, c in enumerate(line) if now - c.queued_at >= MAX_BYPASS), len(line) - 1)
-        pick = next((place for place, c in enumerate(line[: reach + 1]) if c.warm_key in warm), 0)
+        near = line[: reach + 1]
+        pick = next((place for keys in (warm, stored) for place, c in enumerate(near) if c.warm_key in keys), 0)
         chosen.append(line.pop(pick).id)
     return chosen + [c.id for c in beyond[: limit - len(chosen)]]

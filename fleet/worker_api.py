@@ -114,7 +114,7 @@ def claim_for(worker: Worker, body: dict[str, Any], *, now: datetime) -> dict[st
     """One try to lease jobs for `worker`, as JSON."""
     warm = worker_body.texts(body, "warm", 64, 50)
     limit = min(max(worker_body.small(body, "max_jobs", 1), 1), 16)
-    leased = queue.claim(worker, limit=limit, warm=warm, now=now)
+    leased = queue.claim(worker, limit=limit, warm=warm, stored=worker_body.texts(body, "stored", 64, 50), now=now)
     rendered = [made for assignment in leased if (made := _rendered(worker, assignment, now=now)) is not None]
     return {"jobs": rendered, "drain": worker.drain_asked_at is not None}
 

@@ -12,6 +12,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from fleet.agent.store import settings as store_settings
+from fleet.agent.store.failures import Misconfigured
+from fleet.agent.store.settings import StoreSettings
+
 GIB = 1024**3
 MIB = 1024**2
 
@@ -25,6 +29,7 @@ class EngineChoice:
     python: str = sys.executable
     args: tuple[str, ...] = ()
     start_timeout_s: float = 300.0
+    models_dir: Path | None = None  # where the store's models are put for it
 
     @property
     def kind(self) -> str:
@@ -57,6 +62,7 @@ class Settings:
     min_free_ram_bytes: int = 512 * MIB
     max_input_bytes: int = 512 * MIB
     health_file: Path | None = None
+    store: StoreSettings | None = None
     log_level: str = "info"
 
 
@@ -65,7 +71,8 @@ def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(
         prog="python -m fleet.agent",
         description="Drive one ComfyUI for the Comfyplane control plane.",
-        epilog="Without --comfyui-url and --comfyui-dir the embedded engine is started as a child process.",
+        epilog="Without --comfyui-url and --comfyui-dir the embedded engine is started as a child process.\n\n" + store_settings.HELP,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
 
     def flag(name: str, env: str, text: str) -> None:
@@ -85,6 +92,8 @@ def parser() -> argparse.ArgumentParser:
     flag("--min-free-ram-mib", "COMFYPLANE_MIN_FREE_RAM_MIB", "below this no job is claimed, default 512")
     flag("--max-input-mib", "COMFYPLANE_MAX_INPUT_MIB", "largest input file, default 512")
     flag("--health-file", "COMFYPLANE_HEALTH_FILE", "where to write whether this worker is well, for python -m fleet.agent.health")
+    flag("--store-dir", "COMFYPLANE_STORE_DIR", "where models are kept, shared by the workers of the host; default: no store")
+    flag("--models-dir", "COMFYPLANE_MODELS_DIR", "models folder of the engine that the store's files are linked into, default one of its own")
     flag("--poll-s", "COMFYPLANE_POLL_S", "history poll beside the websocket, default 2")
     flag("--interrupt-grace-s", "COMFYPLANE_INTERRUPT_GRACE_S", "wait for an interrupt to act, default 20")
     flag("--restart-s", "COMFYPLANE_RESTART_S", "wait before the first restart of a crashed engine, default 0.5")
@@ -116,6 +125,11 @@ def from_args(argv: Sequence[str], env: Mapping[str, str] = os.environ) -> tuple
     token = value("pool_token", "COMFYPLANE_POOL_TOKEN")
     if not args.serverless and not (url and token):
         p.error("COMFYPLANE_URL and COMFYPLANE_POOL_TOKEN are needed")
+    try:
+        store = store_settings.from_env(env, root=args.store_dir or "")
+    except Misconfigured as error:
+        p.error(f"{error.message} {error.suggestion}")
+    models_dir = value("models_dir", "COMFYPLANE_MODELS_DIR")
     instance = value("instance", "COMFYPLANE_INSTANCE") or f"{socket.gethostname()}-{secrets.token_hex(4)}"
     settings = Settings(
         control_url=url,
@@ -129,6 +143,7 @@ def from_args(argv: Sequence[str], env: Mapping[str, str] = os.environ) -> tuple
             python=value("comfyui_python", "COMFYUI_PYTHON") or sys.executable,
             args=tuple(shlex.split(value("comfyui_args", "COMFYUI_ARGS"))),
             start_timeout_s=number("start_timeout_s", "COMFYPLANE_START_TIMEOUT_S", 300.0),
+            models_dir=Path(models_dir).absolute() if models_dir else None,
         ),
         patience=Patience(
             poll_s=number("poll_s", "COMFYPLANE_POLL_S", 2.0),
@@ -139,6 +154,7 @@ def from_args(argv: Sequence[str], env: Mapping[str, str] = os.environ) -> tuple
         min_free_ram_bytes=int(number("min_free_ram_mib", "COMFYPLANE_MIN_FREE_RAM_MIB", 512) * MIB),
         max_input_bytes=int(number("max_input_mib", "COMFYPLANE_MAX_INPUT_MIB", 512) * MIB),
         health_file=Path(health_file) if health_file else None,
+        store=store,
         log_level=value("log_level", "COMFYPLANE_LOG_LEVEL", "info"),
     )
     return settings, args.serverless

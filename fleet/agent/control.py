@@ -65,8 +65,8 @@ class ControlPlane:
         give_up = time.monotonic() + REGISTER_PATIENCE_S
         return await patiently(lambda: self.register(pool_token, body), until=lambda: time.monotonic() < give_up, what="register")
 
-    async def claim(self, *, wait_s: float, warm: list[str]) -> dict[str, Any]:
-        body = {"max_jobs": 1, "wait_s": wait_s, "warm": warm}
+    async def claim(self, *, wait_s: float, warm: list[str], stored: list[str]) -> dict[str, Any]:
+        body = {"max_jobs": 1, "wait_s": wait_s, "warm": warm, "stored": stored}
         return await self._call("POST", "/claim", json=body, timeout=httpx.Timeout(wait_s + CALL_S, connect=5.0))
 
     async def heartbeat(self, body: Mapping[str, Any]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import asyncio
 from dataclasses import dataclass
 from pathlib import Path
 
-from fleet.agent import VERSION, fingerprint
+from fleet.agent import VERSION, fingerprint, rehearsal
 from fleet.agent.config import Settings
 from fleet.agent.control import ControlPlane, Refused, Retired, Stale, Unavailable
 from fleet.agent.keeper import Keeper
@@ -57,5 +57,6 @@ async def enrol(control: ControlPlane, settings: Settings, keeper: Keeper, measu
         return Leaving("stopped", f"Registration was refused: {error}", 2, tell=False)
     except Unavailable as error:
         return Leaving("silence", f"The control plane cannot be reached: {error}", 3, tell=False)
-    log.info("registered", worker=answer.get("worker"))
+    keeper.rehearsal = rehearsal.read(answer)
+    log.info("registered", worker=answer.get("worker"), rehearsal=len(keeper.rehearsal.pieces))
     return Rhythm(**{name: float(answer[name]) for name in Rhythm.__dataclass_fields__ if name in answer})

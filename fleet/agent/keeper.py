@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
-from fleet.agent import backoff, fingerprint, warmup
+from fleet.agent import backoff, fingerprint, rehearsal, warmup
 from fleet.agent.comfy import Comfy, EngineUnreachable
 from fleet.agent.config import EngineChoice, Patience
 from fleet.agent.events import EventSocket, SpareSockets
 from fleet.agent.logs import Log
 from fleet.agent.order import Classes
 from fleet.agent.process import Engine, EngineFailed
+from fleet.agent.rehearsal import Rehearsal
 
 log = Log(__name__)
 
@@ -24,7 +26,7 @@ class Hopeless(Exception):
 
 
 class Keeper:
-    """The engine with its client, its spare socket and what it knows. `ready` means a warm-up passed."""
+    """The engine with its client, its spare socket and what it knows. `ready` means that the warm-up passed, and the rehearsal where there is one."""
 
     def __init__(self, choice: EngineChoice, work_dir: Path, patience: Patience) -> None:
         self.engine = Engine(choice, work_dir)
@@ -33,6 +35,8 @@ class Keeper:
         self.classes = Classes()
         self.ready = False
         self.crashes = 0
+        self.rehearsal = Rehearsal()
+        self.moved: Callable[[], None] = lambda: None
         self._patience = patience
         self._comfy: Comfy | None = None
         self._spares: SpareSockets | None = None
@@ -56,6 +60,8 @@ class Keeper:
             try:
                 await self.engine.start()
                 await self._connect()
+                if self.rehearsal.state == "passed":
+                    self.rehearsal.state = "none"  # this engine has nothing loaded
                 return
             except (EngineFailed, EngineUnreachable) as error:
                 await self.failed(f"start: {error}")
@@ -66,7 +72,12 @@ class Keeper:
             if self.engine.died.is_set() or self._comfy is None:
                 await self.failed(self.engine.death or "not running")
                 await self.start()
-            reason = await self._warm_up()
+            reason = await self._unless_it_dies(self._warm_up)
+            if reason is None and self.rehearsal.due:
+                reason = await self._unless_it_dies(self._rehearse)
+                if reason is not None:
+                    self.rehearsal.failed(reason, list(self.engine.tail))
+                    self.moved()
             if self.engine.died.is_set():
                 continue
             if reason is None:
@@ -78,19 +89,30 @@ class Keeper:
                 await self.failed(f"warm-up: {reason}")
                 await self.start()
 
-    async def _warm_up(self) -> str | None:
-        """What is wrong with the engine; also ends when it dies meanwhile."""
-        socket = self.socket()
-        warming = asyncio.create_task(warmup.warm_up(self.comfy, socket, self.object_info, self._patience))
+    async def _unless_it_dies(self, work: Callable[[], Coroutine[Any, Any, str | None]]) -> str | None:
+        """What is wrong with the engine, as `work` says; also ends when it dies meanwhile."""
+        working = asyncio.create_task(work())
         died = asyncio.create_task(self.engine.died.wait())
         try:
-            await asyncio.wait({warming, died}, return_when=asyncio.FIRST_COMPLETED)
-            return await warming if warming.done() else "it died"
+            await asyncio.wait({working, died}, return_when=asyncio.FIRST_COMPLETED)
+            return await working if working.done() else "it died"
         finally:
-            warming.cancel()
+            working.cancel()
             died.cancel()
-            await asyncio.gather(warming, died, return_exceptions=True)
+            await asyncio.gather(working, died, return_exceptions=True)
+
+    async def _warm_up(self) -> str | None:
+        socket = self.socket()
+        try:
+            return await warmup.warm_up(self.comfy, socket, self.object_info, self._patience)
+        finally:
             await socket.close()
+
+    async def _rehearse(self) -> str | None:
+        work_dir = self.engine.work_dir if self.engine.owned else None
+        return await rehearsal.run(
+            self.rehearsal, comfy=self.comfy, socket=self.socket, patience=self._patience, classes=self.classes, work_dir=work_dir, moved=self.moved
+        )
 
     def proved(self) -> None:
         """A job went through: earlier crashes no longer count."""

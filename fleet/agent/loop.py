@@ -7,6 +7,7 @@ import contextlib
 import signal
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ from fleet.agent.logs import Log, about
 from fleet.agent.pulse import Pulse
 from fleet.agent.room import Room
 from fleet.agent.run import JobRun, Report
+from fleet.agent.shelf import Shelf, open_shelf
+from fleet.agent.store.failures import StoreError
 from fleet.agent.waker import Waker
 
 log = Log(__name__)
@@ -33,7 +36,10 @@ class Agent:
     """One worker. `run` returns the process's exit code."""
 
     def __init__(self, settings: Settings, work_dir: Path) -> None:
+        if settings.store is not None and settings.engine.kind != "external" and settings.engine.models_dir is None:
+            settings = replace(settings, engine=replace(settings.engine, models_dir=work_dir / "models"))
         self.settings, self.work_dir = settings, work_dir
+        self.shelf: Shelf | None = None
         self.keeper = Keeper(settings.engine, work_dir, settings.patience)
         self.control = ControlPlane(settings.control_url)
         self.current: JobRun | None = None
@@ -76,6 +82,14 @@ class Agent:
 
     async def _start(self) -> bool:
         """Engine up and worker registered; False when told to leave meanwhile."""
+        try:
+            self.shelf = await asyncio.to_thread(open_shelf, self.settings)
+            if self.shelf is not None:
+                await self.shelf.look()
+        except (StoreError, OSError) as error:
+            self.leaving = Leaving("crash", f"The model store cannot be opened: {error}", 4)
+            await self._introduce()
+            return False
         measuring = asyncio.create_task(enrolment.measure(self.settings))
         if not await self._waker.unless_woken(self.keeper.start()):
             measuring.cancel()
@@ -143,7 +157,8 @@ class Agent:
 
         async def ask() -> None:
             nonlocal answer
-            claim = asyncio.create_task(self.control.claim(wait_s=self.rhythm.poll_wait_s, warm=self.warm))
+            stored = self.shelf.stored if self.shelf else []
+            claim = asyncio.create_task(self.control.claim(wait_s=self.rhythm.poll_wait_s, warm=self.warm, stored=stored))
             died = asyncio.create_task(self.keeper.engine.died.wait())
             try:
                 await asyncio.wait({claim, died}, return_when=asyncio.FIRST_COMPLETED)
@@ -171,6 +186,7 @@ class Agent:
             self.keeper.classes,
             self.settings.max_input_bytes,
             on_progress=self._moved,
+            shelf=self.shelf,
         )
         self.current, self._renewed_at = run, time.monotonic()
         log.info("claimed", workflow=assignment.get("workflow"), nodes=len(assignment.get("graph") or {}), files=len(assignment.get("files") or []))
@@ -211,6 +227,8 @@ class Agent:
             return
         if report.body["outcome"] == "succeeded":
             self._remember(run.assignment.get("warm_key"))
+            if self.shelf is not None:
+                await self.shelf.remember(run.assignment.get("warm_key"), run.models)
         # By then the lease is gone for certain, and another worker has the job.
         patience_s = max(2 * self.rhythm.lease_s, 30.0)
         await completion.send(self.control, run, report, warm=list(self.warm), until=lambda: time.monotonic() - self._renewed_at < patience_s)
@@ -295,7 +313,11 @@ class Agent:
     def _state(self) -> dict[str, Any]:
         run = self.current
         state = "draining" if self.draining else "busy" if run else "idle" if self.keeper.ready else "starting"
-        return {"state": state, "jobs": [run.heartbeat()] if run else [], "usage": self.room.body()}
+        return {
+            "state": state,
+            "jobs": [run.heartbeat()] if run else [],
+            "usage": self.room.body() | ({"store": self.shelf.figures} if self.shelf else {}),
+        }
 
     def _remember(self, warm_key: Any) -> None:
         if isinstance(warm_key, str) and warm_key:
@@ -309,11 +331,14 @@ class Agent:
 
     async def _beat(self) -> None:
         assert self._pulse is not None
-        watching = asyncio.create_task(self.room.watch_vram(self.keeper))
+        watching = [asyncio.create_task(self.room.watch_vram(self.keeper))]
+        if self.shelf is not None:
+            watching.append(asyncio.create_task(self.shelf.watch()))
         try:
             await self._pulse.beat()
         finally:
-            watching.cancel()
+            for task in watching:
+                task.cancel()
 
     async def _goodbye(self, beating: asyncio.Task[None] | None) -> None:
         if self.leaving is None:
@@ -331,3 +356,5 @@ class Agent:
                 log.warning("leave not heard", error=str(error))
         await self.keeper.close()
         await self.control.close()
+        if self.shelf is not None:
+            self.shelf.close()

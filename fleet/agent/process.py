@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 
+from fleet.agent import modelpaths
 from fleet.agent.comfy import Comfy, EngineUnreachable
 from fleet.agent.config import EngineChoice
 from fleet.agent.logs import Log
@@ -128,7 +129,8 @@ class Engine:
         return env
 
     def _embedded_command(self) -> list[str]:
-        return [sys.executable, "-m", "fleet.engine", "--port", "0", *self._directories(), *self.choice.args]
+        models = ["--models-directory", str(self.choice.models_dir)] if self.choice.models_dir else []
+        return [sys.executable, "-m", "fleet.engine", "--port", "0", *self._directories(), *models, *self.choice.args]
 
     def _comfyui_command(self) -> list[str]:
         port = _free_port()
@@ -145,10 +147,20 @@ class Engine:
             "--front-end-root",  # nobody opens this server's page, so its package need not be installed
             str(self._page()),
             *self._directories(),
+            *self._model_paths(),
             "--database-url",
             f"sqlite:///{database}",
             *self.choice.args,
         ]
+
+    def _model_paths(self) -> list[str]:
+        """A models folder of the worker's own, in front of the tree's: workers that share a tree may need other files of one name."""
+        models, tree = self.choice.models_dir, self.choice.directory
+        if models is None or tree is None or models.resolve() == (tree / "models").resolve():
+            return []
+        path = self.work_dir / "extra_model_paths.yaml"
+        path.write_text(modelpaths.document(models, tree / "models"), "utf-8")
+        return ["--extra-model-paths-config", str(path)]
 
     def _page(self) -> Path:
         page = self.work_dir / "page"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ from fleet.agent.drive import Drive
 from fleet.agent.events import EventSocket
 from fleet.agent.logs import Log
 from fleet.agent.order import Classes, Conclusion, Order
+from fleet.agent.shelf import Loading, ModelsFailed, ModelsStopped, Shelf
 
 log = Log(__name__)
 
@@ -38,6 +40,7 @@ class Report:
 
 @dataclass
 class Timings:
+    models_s: float = 0.0
     inputs_s: float = 0.0
     submit_s: float = 0.0
     queue_s: float = 0.0
@@ -68,6 +71,10 @@ class JobRun:
     drive: Drive | None = None
     stop_reason: str | None = None
     death: str | None = None
+    shelf: Shelf | None = None
+    loading: Loading | None = None
+    models: list[str] = field(default_factory=list)
+    _not_wanted: threading.Event = field(default_factory=threading.Event)
 
     @property
     def job(self) -> str:
@@ -82,6 +89,7 @@ class JobRun:
         if self.stop_reason is None:
             self.stop_reason = reason
             log.info("stopping job", reason=reason)
+        self._not_wanted.set()
         if self.drive is not None:
             self.drive.stop(reason)
 
@@ -93,14 +101,44 @@ class JobRun:
     def heartbeat(self) -> dict[str, Any]:
         node = self.assignment["graph"].get(self.node or "") or {}
         title = (node.get("_meta") or {}).get("title") or node.get("class_type")
-        return {"job": self.job, "attempt": self.attempt, "progress": round(self.progress, 4), "node": self.node, "node_title": title}
+        row = {"job": self.job, "attempt": self.attempt, "progress": round(self.progress, 4), "node": self.node, "node_title": title}
+        return row if self.loading is None else {**row, "phase": "loading", **vars(self.loading)}
 
     async def execute(self, socket: EventSocket) -> Report:
         """Run it. Raises Stale or Retired when the control plane says so during a transfer."""
         unique = prefixes.folder(self.job, self.attempt)
-        report = await self._execute(socket, unique)
+        try:
+            report = await self._bring_models() or await self._execute(socket, unique)
+        finally:
+            if self.models and self.shelf is not None:
+                await self.shelf.release(self._holding)
         report.unique = unique
         return report
+
+    @property
+    def _holding(self) -> str:
+        return f"{self.job}/{self.attempt}"
+
+    async def _bring_models(self) -> Report | None:
+        """Have the models here before the engine is asked for anything; the report when that cannot be."""
+        models = self.assignment.get("models") or []
+        if not models or self.shelf is None:
+            return None
+        began = time.monotonic()
+        try:
+            self.models = await self.shelf.bring(models, job=self._holding, stop=self._not_wanted, within_s=self._deadline_in_s(), on_progress=self._loaded)
+        except ModelsFailed as error:
+            return self._failed(error.failure)
+        except ModelsStopped:
+            return self._stopped(self.stop_reason or "sigterm")
+        finally:
+            self.timings.models_s = time.monotonic() - began
+            self.loading = None
+        return None
+
+    def _loaded(self, loading: Loading) -> None:
+        self.loading = loading
+        self.on_progress()
 
     async def _execute(self, socket: EventSocket, unique: str) -> Report:
         graph = prefixes.make_unique(self.assignment["graph"], unique)

@@ -60,24 +60,27 @@ class _Leaving(Exception):
     """The worker may take no work any more."""
 
 
-def claim(worker: Worker, *, limit: int = 1, warm: Collection[str] = (), now: datetime) -> list[Assignment]:
-    """Lease up to `limit` jobs of the worker's pool, most urgent first. Empty when there are none or the worker drains."""
+def claim(worker: Worker, *, limit: int = 1, warm: Collection[str] = (), stored: Collection[str] = (), now: datetime) -> list[Assignment]:
+    """Lease up to `limit` jobs of the worker's pool, most urgent first. Empty when there are none or the worker drains.
+
+    `warm` and `stored` are keys of models that the worker has loaded, and has on its disk.
+    """
     if worker.state in (Worker.State.STOPPED, Worker.State.LOST):
         raise Conflict("worker_retired", "This worker was retired.", "Register again as a new worker.")
     if worker.state == Worker.State.DRAINING or worker.drain_asked_at is not None:
         return []
     try:
-        return _claim(worker, limit=limit, warm=warm, now=now)
+        return _claim(worker, limit=limit, warm=warm, stored=stored, now=now)
     except _Leaving:
         return []
 
 
 @transaction.atomic
-def _claim(worker: Worker, *, limit: int, warm: Collection[str], now: datetime) -> list[Assignment]:
+def _claim(worker: Worker, *, limit: int, warm: Collection[str], stored: Collection[str], now: datetime) -> list[Assignment]:
     lease_until = now + timedelta(seconds=settings.WORKER["LEASE_S"])
-    chosen, parameters = _choice(worker.pool_id, limit=limit, warm=warm, now=now)
+    chosen, parameters = _choice(worker.pool_id, limit=limit, warm=warm, stored=stored, now=now)
     leased = sql.rows(_LEASE.format(chosen=chosen), [*parameters, worker.id, lease_until, now])
-    if not leased and warm:  # others took what was chosen: take what is next instead of waiting beside a queue
+    if not leased and (warm or stored):  # others took what was chosen: take what is next instead of waiting beside a queue
         leased = sql.rows(_LEASE.format(chosen=_head()), [worker.pool_id, limit, worker.id, lease_until, now])
     if not leased:
         return []
@@ -99,13 +102,13 @@ def ready(worker: Worker) -> bool:
     return worker.drain_asked_at is None and Job.objects.filter(pool_id=worker.pool_id, status="queued").exists()
 
 
-def _choice(pool_id: int, *, limit: int, warm: Collection[str], now: datetime) -> tuple[str, list[Any]]:
+def _choice(pool_id: int, *, limit: int, warm: Collection[str], stored: Collection[str], now: datetime) -> tuple[str, list[Any]]:
     """The jobs to lease, as a query and its parameters."""
-    if not warm:
+    if not warm and not stored:
         return _head(), [pool_id, limit]
     line = Job.objects.filter(pool_id=pool_id, status="queued").order_by("priority", "fair_tag", "id")
     seen = [placement.Candidate(*row) for row in line.values_list("id", "priority", "warm_key", "queued_at")[: max(limit, placement.LOOK_AHEAD)]]
-    wanted = placement.choose(seen, warm=warm, limit=limit, now=now)
+    wanted = placement.choose(seen, warm=warm, stored=stored, limit=limit, now=now)
     if not wanted or wanted == [candidate.id for candidate in seen[:limit]]:
         return _head(), [pool_id, limit]
     return f"SELECT id FROM fleet_job WHERE id IN ({sql.marks(len(wanted))}) AND status = 'queued' {sql.locking('FOR UPDATE SKIP LOCKED')}", list(wanted)

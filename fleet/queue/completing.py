@@ -58,6 +58,8 @@ def complete(worker: Worker, *, job_id: UUID, attempt: int, completion: Completi
         raise stale(job_id, attempt)
     busy_s = _seconds(completion.timings, held, now)
     cost = costs.of_seconds(held.pool_price_per_hour, busy_s)
+    # Fetching models is our cost and no work of the customer's: who comes first to a new worker pays no more than who comes after.
+    billable_s = max(busy_s - completion.timings.get("models_s", 0.0), 0.0)
     outcome, failure_class, error = completion.outcome, completion.failure_class, completion.error
     if outcome == "canceled" and held.cancel_asked_at is None and (held.deadline_at is None or held.deadline_at > now):
         # Nobody asked for this: the worker gave up on its own account.
@@ -70,9 +72,9 @@ def complete(worker: Worker, *, job_id: UUID, attempt: int, completion: Completi
         # Locks go job, worker, account, here as in `membership.stopped`: the other way round the two could wait for each other.
         sql.send(_WORKER_DONE, [busy_s, now, now, now, worker.id])
         if outcome == "succeeded":
-            finish(held, Ending("succeeded", billable_s=busy_s, cost_microusd=cost), now=now)
+            finish(held, Ending("succeeded", billable_s=billable_s, cost_microusd=cost), now=now)
         else:
-            after_failure(held, **ended, cost_microusd=cost, now=now)
+            after_failure(held, **(ended | {"busy_s": billable_s}), cost_microusd=cost, now=now)
     return True
 
 

@@ -21,10 +21,10 @@ jobs = st.lists(st.tuples(st.integers(0, 2), st.sampled_from(["", "a", "b"]), st
 
 
 @settings(max_examples=60)
-@given(jobs=jobs, warm=st.sets(st.sampled_from(["a", "b", "c"])), limit=st.integers(1, 20))
-def test_the_choice_keeps_every_promise(jobs: list[tuple[int, str, float]], warm: set[str], limit: int) -> None:
+@given(jobs=jobs, warm=st.sets(st.sampled_from(["a", "b", "c"])), stored=st.sets(st.sampled_from(["a", "b", "c"])), limit=st.integers(1, 20))
+def test_the_choice_keeps_every_promise(jobs: list[tuple[int, str, float]], warm: set[str], stored: set[str], limit: int) -> None:
     candidates = line(*sorted(jobs, key=lambda job: job[0]))
-    chosen = choose(candidates, warm=warm, limit=limit, now=NOW)
+    chosen = choose(candidates, warm=warm, stored=stored, limit=limit, now=NOW)
     by_id = {c.id: c for c in candidates}
     assert len(chosen) == len(set(chosen)) == min(limit, len(candidates))
     classes = [by_id[i].priority for i in chosen]
@@ -33,7 +33,7 @@ def test_the_choice_keeps_every_promise(jobs: list[tuple[int, str, float]], warm
         place = candidates.index(by_id[id_])
         passed = [c for c in candidates[:place] if c.id not in chosen[:position]]
         assert not any(NOW - c.queued_at >= MAX_BYPASS for c in passed), "somebody who waited too long was passed over"
-        assert not passed or (place < LOOK_AHEAD and by_id[id_].warm_key in warm), "only a warm job within reach may pass"
+        assert not passed or (place < LOOK_AHEAD and by_id[id_].warm_key in warm | stored), "only a warm job within reach may pass"
 
 
 def test_a_newcomer_is_not_passed_by_a_batch_that_has_waited() -> None:
@@ -48,3 +48,9 @@ def test_an_empty_line_gives_nothing() -> None:
 def test_without_warm_models_the_order_stands() -> None:
     candidates = line(*[(1, "a", 0.0)] * 30)
     assert choose(candidates, warm=(), limit=20, now=NOW) == [c.id for c in candidates[:20]]
+
+
+def test_loaded_models_come_before_those_on_the_disk_and_these_before_the_rest() -> None:
+    candidates = line((1, "", 0.0), (1, "disk", 0.0), (1, "loaded", 0.0))
+    chosen = choose(candidates, warm={"loaded"}, stored={"disk"}, limit=3, now=NOW)
+    assert chosen == [candidates[2].id, candidates[1].id, candidates[0].id]

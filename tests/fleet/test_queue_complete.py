@@ -159,6 +159,14 @@ def test_nobody_pays_for_more_seconds_than_went_by_nor_past_the_quote(world: Wor
     assert UsageEntry.objects.get(meter="gpu_second").quantity == 300
 
 
+@pytest.mark.parametrize(("models_s", "billed"), [(3.0, 2.0), (99.0, 0.0)])
+def test_fetching_models_costs_the_worker_and_is_not_billed(world: World, models_s: float, billed: float) -> None:
+    world.complete(timings={"busy_s": 5.0, "models_s": models_s})
+    job = world.fresh()
+    assert (job.billable_s, world.worker.__class__.objects.get(id=world.worker.id).busy_s) == (billed, 5.0)
+    assert job.cost_microusd == 5_000, "a tenth of a cent a second, fetching included"
+
+
 def test_seconds_below_zero_count_as_none_and_unreported_ones_by_the_clock(world: World, now: datetime) -> None:
     world.complete(timings={"busy_s": -5.0})
     assert world.fresh().billable_s == 0

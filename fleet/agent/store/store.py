@@ -24,6 +24,7 @@ from fleet.agent.store.wanted import Wanted
 
 log = Log(__name__)
 
+MOST_WARM = 5000  # turns a warm key is remembered
 LOOK_S = 0.1  # how often a waiter looks whether the other process is through
 Progress = Callable[[int, int], None]
 
@@ -213,6 +214,25 @@ class Store:
         self._count(fetched_bytes=fetching.count, fetched_s=seconds)
         log.info("model fetched", model=one.name, source=source.shown, size_bytes=size, fetched_bytes=fetching.count, seconds=round(seconds, 3))
         return True
+
+    # Warmth
+
+    def remember_warm(self, key: str, hashes: Sequence[str]) -> None:
+        """Which files a warm key stands for. The oldest are forgotten beyond a few hundred."""
+        ledger = self.keeping.ledger
+        with ledger.writing() as db:
+            turn = ledger.next_turn()
+            db.execute("DELETE FROM warm WHERE key = ?", (key,))
+            db.executemany("INSERT INTO warm VALUES (?, ?, ?)", [(key, sha256, turn) for sha256 in dict.fromkeys(hashes)])
+            db.execute("DELETE FROM warm WHERE turn <= ?", (turn - MOST_WARM,))
+
+    def warm_keys(self, most: int) -> list[str]:
+        """Keys all of whose files are here, the latest first."""
+        query = (
+            "SELECT key FROM warm LEFT JOIN file ON file.sha256 = warm.sha256 AND file.whole "
+            "GROUP BY key HAVING count(file.sha256) = count(*) ORDER BY max(warm.turn) DESC LIMIT ?"
+        )
+        return [key for (key,) in self.keeping.ledger.ask(query, (most,))]
 
     # Figures
 

@@ -82,7 +82,7 @@ def test_a_job_is_run_measured_stored_and_completed(shared_plane):
     headers, data = shared_plane.output(job)
     assert headers["name"] == "out_00001_.png" and headers["node"] == "3" and data.startswith(b"\x89PNG")
     assert {n["class_type"] for n in done["nodes"]} == {"EmptyImage", "ImageScale", "SaveImage"}
-    assert set(done["timings"]) == {"inputs_s", "submit_s", "queue_s", "load_s", "run_s", "upload_s", "busy_s"}
+    assert set(done["timings"]) == {"models_s", "inputs_s", "submit_s", "queue_s", "load_s", "run_s", "upload_s", "busy_s"}
     assert done["warm"] == ["k1"]
 
 
