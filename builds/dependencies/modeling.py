@@ -150,10 +150,9 @@ def mismatches(uses: Iterable[ModelUse], graph: Mapping[str, Mapping[str, Any]] 
             continue
         for base in _bases_of(lora.node, by_node, graph) if graph is not None else (bases if len({one.family for one in bases}) == 1 else []):
             if base.family and base.family != lora.family:
-                message = (
-                    f"The LoRA {short(lora.name)} was made for {title(lora.family)}, but it is applied to {short(base.name)}, a {title(base.family)} model."
-                )
-                suggestion = f"Choose a LoRA for {title(base.family)}, or a base model of the {title(lora.family)} family."
+                made, works = title(lora.family), title(base.family)
+                message = f"The LoRA {short(lora.name)} was made for {made}, but it is applied to {short(base.name)}, which belongs to {works}."
+                suggestion = f"Choose a LoRA for {works}, or a base model of the {made} family."
                 found.append(
                     finding(ERROR, "lora_base_mismatch", message, suggestion, node=lora.node, field=lora.input, lora=lora.name[:300], base=base.name[:300],
                             lora_base=lora.family, base_family=base.family)

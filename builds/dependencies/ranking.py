@@ -8,14 +8,16 @@ and last how many people use the pack. Every reason for a pack adds, so more of 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Mapping
 
+from builds.dependencies import spelling
 from builds.dependencies.known import Claim, Facts, PackFact
 from builds.dependencies.report import Candidate, Evidence
 
-GRAPH, PIN, BUILT, INSTALLED, LISTED, ONLY, PREFERRED, NAMED, COHERENT, STARS, PATTERN, DEPRECATED = (
+GRAPH, PIN, BUILT, INSTALLED, LISTED, ONLY, PREFERRED, NAMED, COHERENT, STARS, NAMESAKE, PATTERN, DEPRECATED = (
     *("graph", "pin", "built", "installed", "listed", "only", "preferred", "named", "coherent"),
-    *("stars", "pattern", "deprecated"),
+    *("stars", "namesake", "pattern", "deprecated"),
 )
 _BASE = {"built": 400, "installed": 350, "listed": 100, "pattern": 25}
 
@@ -55,6 +57,8 @@ def _evidence(
     if named.get(pack.key):
         count = named[pack.key]
         yield Evidence(NAMED, 120, f"The graph names this pack at {count} other node{'' if count == 1 else 's'}.")
+    if _namesake(name, pack):
+        yield Evidence(NAMESAKE, 20, "The pack bears the name of the class.")
     shared = [other for other in others if any(one.pack == pack.key and one.evidence != "pattern" for one in facts.claims.get(other, ()))]
     if shared:
         weight = round(60 * len(shared) / len(others)) + 5 * min(len(shared), 8)
@@ -63,6 +67,12 @@ def _evidence(
         yield Evidence(STARS, min(25, round(6 * math.log10(1 + pack.stars))), f"{pack.stars:,} star{'' if pack.stars == 1 else 's'}{_since(pack)}.")
     if pack.deprecated:
         yield Evidence(DEPRECATED, -40, "Its authors call it deprecated.")
+
+
+def _namesake(name: str, pack: PackFact) -> bool:
+    """Whether the words of a class's name stand in the pack's own name."""
+    words = spelling.slug(re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", name))
+    return len(words) >= 5 and (words in pack.slug or words.replace("-", "") in pack.slug.replace("-", ""))
 
 
 def _since(pack: PackFact) -> str:

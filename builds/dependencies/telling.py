@@ -75,7 +75,12 @@ def explained(use: ClassUse) -> str:
     """The suggestion for a class the node library does not know, from what the lists say."""
     if use.pack:
         version = f" at {use.pack.version}" if use.pack.version else ""
-        return f"Install the pack {named(use)}{version} ({use.why.rstrip('.')})."
+        said = any(one.kind == "graph" for one in use.candidates[0].evidence) if use.candidates else False
+        return (
+            f"Install the pack {named(use)}{version}, as the graph says."
+            if said
+            else f"Install the pack {named(use)}{version}: {use.why[:1].lower()}{use.why[1:]}"
+        )
     if use.status == AMBIGUOUS:
         return f"{use.why} {choose_fix(use)}"
     if use.status == CORE:

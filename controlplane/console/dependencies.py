@@ -61,7 +61,7 @@ def shown(report: Report) -> dict[str, Any]:
         "decide": decide,
         "decide_more": max(0, len(decide) - MAX_CHOICES),
         "packs": report.packs,
-        "models": sorted(report.models, key=lambda one: (one.status == "known", one.directory, one.name)),
+        "models": model_rows(report),
         "open_models": len(open_models),
         "class_rows": sorted(report.classes, key=lambda one: (_ORDER.index(one.status), one.asleep, one.name.lower())),
         "class_words": _WORDS,
@@ -73,6 +73,16 @@ def shown(report: Report) -> dict[str, Any]:
         "first_open": open_models[0].name if open_models else "",
         "first_folder": open_models[0].directory if open_models else "",
     }
+
+
+def model_rows(report: Report) -> list[dict[str, Any]]:
+    """Each file once, with every node that loads it; what is open comes first."""
+    rows: dict[tuple[str, str], dict[str, Any]] = {}
+    for one in sorted(report.models, key=lambda one: (one.status == "known", one.directory, one.name)):
+        row = rows.setdefault((one.name, one.directory), {**vars(one), "nodes": []})
+        if one.node not in row["nodes"]:
+            row["nodes"].append(one.node)
+    return list(rows.values())
 
 
 _ORDER = (MISSING, AMBIGUOUS, RESOLVED, PINNED, CORE, UI_ONLY)

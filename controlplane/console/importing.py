@@ -56,7 +56,7 @@ def page(request: HttpRequest) -> HttpResponse:
             context |= _look(document, values["slug"].strip())
         except WorkflowError as error:
             status = error.status
-            context |= {"error": error, "findings": error.details.get("findings", []) or _problems(error)}
+            context |= {"error": error, "findings": error.details.get("findings", []) or _problems(error), "draftable": "findings" in error.details}
             if error.details.get("findings"):
                 context |= _look(document, values["slug"].strip())
             if document is not None and "report" not in context:
