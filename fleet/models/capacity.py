@@ -76,6 +76,7 @@ class Worker(models.Model):
     stopped_at = models.DateTimeField(null=True)
     stop_reason = models.CharField(max_length=20, blank=True)
     stop_message = models.CharField(max_length=500, blank=True)
+    warmup = models.JSONField(default=dict, blank=True, help_text="How its warm-up went: {state, done, of, seconds, message, log}")
     engine_log = models.JSONField(default=list, blank=True, help_text="Last lines of the ComfyUI that did not come up or crashed")
     jobs_done = models.PositiveIntegerField(default=0)
     busy_s = models.FloatField(default=0)
