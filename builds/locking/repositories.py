@@ -161,14 +161,14 @@ def _fetch_all(address: str, git_dir: Path, name: str, sources: Sources) -> None
 def _network(arguments: list[str], *, address: str, git_dir: Path, name: str, sources: Sources) -> Said:
     if sources.offline:
         raise Unavailable("repository_unreachable", f"{name[:200]} is not here, and nothing may be fetched.", "Set up a mirror (PACK_MIRROR).")
-    said = _git(arguments, git_dir=git_dir, timeout_s=sources.timeout_s, protocols=sources.protocols, redirects=places.follows_redirects(address))
+    said = _git(arguments, git_dir=git_dir, timeout_s=sources.timeout_s, protocols=places.protocols(sources), redirects=places.follows_redirects(address))
     if said.code == 0:
         return said
     lowered = said.err.lower()
     if "not our ref" in lowered or "couldn't find remote ref" in lowered or "unadvertised object" in lowered:
         raise _unknown(arguments[-1], name)
     details = {"repository": name[:300], "git": said.err.strip()[-600:]}
-    if "redirect" in lowered:
+    if "redirect" in lowered or "returned error: 30" in lowered:
         raise Unavailable("repository_moved", f"{name[:200]} has moved to another address.", "Give the new address.", details=details)
     if any(word in lowered for word in ("not found", "could not read username", "authentication failed", "403", "401")):
         raise NotFound(
@@ -185,7 +185,7 @@ def _git(
         "core.hooksPath": "/dev/null",
         "core.fsmonitor": "false",
         "credential.helper": "",
-        "http.followRedirects": "true" if redirects else "false",
+        "http.followRedirects": "initial" if redirects else "false",
         "http.lowSpeedLimit": "1000",
         "http.lowSpeedTime": "30",
         "fetch.fsckObjects": "false",

@@ -133,6 +133,12 @@ def pack_address(sources: Sources, repository: str) -> str:
     return repository
 
 
+def protocols(sources: Sources) -> tuple[str, ...]:
+    """What git may speak: what the settings allow for packs, and what their own mirrors need."""
+    own = (one.partition("://")[0] for one in (sources.pack_mirror, sources.comfyui) if "://" in one)
+    return tuple(dict.fromkeys((*sources.protocols, *own)))
+
+
 def check(address: str, sources: Sources) -> None:
     """Refuse (Invalid `repository_refused`) an address that a stranger could use against us or the network around us."""
     if not address or len(address) > 300 or re.search(r"[\x00-\x20\x7f-\x9f\\<>\"'`|^{}]", address) or address.startswith("-"):
