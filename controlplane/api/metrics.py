@@ -24,6 +24,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 
 from builds.models import Version
+from controlplane.api import model_stores
 from controlplane.kernel import envelope, metrics
 from controlplane.kernel.errors import Forbidden
 from controlplane.kernel.models import LoopLease, OutboxEntry
@@ -144,6 +145,7 @@ class State(Collector):
         yield from self._jobs()
         yield from self._pools()
         yield from self._loops()
+        yield from model_stores.families(now=self._now)
         pending = GaugeMetricFamily("comfyplane_outbox_entries", "Outbox entries not delivered, by state", labels=["state"])
         held = dict(OutboxEntry.objects.exclude(state=OutboxEntry.State.DONE).values_list("state").annotate(n=Count("id")).order_by())
         for state in ("pending", "dead"):
