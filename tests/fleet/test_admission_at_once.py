@@ -69,8 +69,8 @@ def test_the_same_key_in_the_same_instant_makes_one_job(way, monkeypatch):
     customer, *_ = world.customer()
     first = submit(customer, workflow, idempotency_key="k", body_sha256="b")
     looked = []
-    real = admission._replayed
-    monkeypatch.setattr(admission, "_replayed", lambda *a: looked.append(1) or (None if len(looked) == 1 else real(*a)))
+    real = admission.earlier
+    monkeypatch.setattr(admission, "earlier", lambda *a: looked.append(1) or (None if len(looked) == 1 else real(*a)))
     again = submit(customer, workflow, now=timezone.now() + timedelta(seconds=1), idempotency_key="k", body_sha256="b")
     assert (again.replayed, again.job.id) == (True, first.job.id)
     assert (Job.objects.count(), Account.objects.get().active_jobs) == (1, 1)
