@@ -1,9 +1,11 @@
 """How well and how fast node classes find their packs, with the full public node lists.
 
-    python bench/dependencies.py --lists PATH [--graphs FOLDER] [--repeat 3] [--keep]
+    python bench/dependencies.py --lists PATH [--graphs FOLDER] [--repeat 3]
 
 Every template of the conversion data and every canvas file of FOLDER is reported on twice: as it is, which is timed,
-and with all pack ids taken out, which is compared with the ids it carried. Without --lists (or COMFYPLANE_NODE_LISTS)
+and with all pack ids taken out, which is compared with the ids it carried: exact (decided, and right), first (not decided, the right pack
+is the first candidate), among (it is a later one), core, core_undecided, wrong (decided, and another pack), misleading (not decided, and
+the right pack is not shown), missing (the lists name the pack but not the class), not_listed (the lists do not know the pack). Without --lists (or COMFYPLANE_NODE_LISTS)
 nothing is measured. DATABASE_URL decides on which database; by default a new SQLite file in a temporary folder.
 """
 
@@ -29,7 +31,7 @@ sys.path.insert(0, str(ROOT))
 SHARED = Path(os.environ.get("COMFYPLANE_SHARED", ROOT.parent / "shared"))
 DATA = SHARED / "data" / "comfyui"
 TARGET_MS = 200
-VERDICTS = ("exact", "first", "among", "core", "core_undecided", "wrong", "missing", "not_listed")
+VERDICTS = ("exact", "first", "among", "core", "core_undecided", "wrong", "misleading", "missing", "not_listed")
 IDS = ("cnr_id", "aux_id", "ver")
 
 
@@ -91,7 +93,7 @@ def verdict(use: Any, carried: set[Any], known: set[str]) -> str:
     if use.status == AMBIGUOUS:
         if right(use.candidates[0].pack):
             return "first"
-        return "among" if any(right(one.pack) for one in use.candidates) else "wrong"
+        return "among" if any(right(one.pack) for one in use.candidates) else "misleading"
     if use.status == CORE:
         return "wrong"
     return "missing" if any(spelling.slug(one.registry_id) in known or spelling.name_of(one.repository) in known for one in packs) else "not_listed"
@@ -114,7 +116,7 @@ def recovered(rows: list[tuple[str, str, dict[str, Any]]], *, library: Any) -> t
                 continue
             said = verdict(use, hints, known)
             table.setdefault(group, Counter())[said] += 1
-            if said in ("wrong", "missing", "core_undecided"):
+            if said in ("wrong", "misleading", "missing", "core_undecided"):
                 packs = ", ".join(sorted({one.registry_id or one.repository for one in hints}))
                 notes.append(f"  {said:>14}  {use.name} of {name[:60]}: carried {packs}; said {use.status} {use.pack.key if use.pack else ''}")
     return table, notes
@@ -128,7 +130,7 @@ def print_table(table: dict[str, Counter[str]]) -> None:
     whole: Counter[str] = Counter()
     for counts in table.values():
         whole += counts
-    packs = sum(whole[one] for one in ("exact", "first", "among", "missing", "not_listed")) + whole["wrong"]
+    packs = sum(whole[one] for one in ("exact", "first", "among", "misleading", "missing", "not_listed")) + whole["wrong"]
     said = whole["exact"] + whole["wrong"]
     if packs:
         found = whole["exact"] + whole["first"] + whole["among"]

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from threading import Lock
 from typing import Any
 
 from django.db.models import Q
 
-from builds.dependencies import patterns, spelling
+from builds.dependencies import kinship, patterns, spelling
 from builds.dependencies.families import listed
 from builds.dependencies.known import Claim, Facts, PackFact, PinFact, Target, is_core_module, pack_folder
 from builds.dependencies.needs import Needs
@@ -21,7 +23,8 @@ MAX_PATTERN_PACKS = 2_000
 _CHUNK = 800
 _FIELDS = ("id", "key", "registry_id", "repository", "title", "stars", "updated_at", "deprecated", "slug", "list_id")
 
-_patterns: dict[tuple[Any, ...], list[tuple[str, str]]] = {}
+_patterns: dict[tuple[Any, ...], list[tuple[str, re.Pattern[str]]]] = {}
+_kin: dict[tuple[Any, ...], dict[str, Counter[str]]] = {}
 _lock = Lock()
 
 
@@ -41,6 +44,7 @@ def load(needs: Needs, *, library: Any, workflow: Workflow | None = None) -> Fac
         _claimed(open_names, packs, keys, claims)
         _hinted(needs, packs, keys)
         _by_pattern(open_names, lists, packs, keys, claims)
+        _by_kinship([name for name in open_names if name not in claims], lists, packs, keys, claims)
         _installed(open_names, info, packs, keys, claims)
         pins = _pins(open_names, workflow, packs, keys)
         for name in open_names:
@@ -128,16 +132,38 @@ def _by_pattern(
             claims.setdefault(name, []).append(Claim(key, "pattern"))
 
 
-def _known_patterns(lists: tuple[Mapping[str, Any], ...]) -> list[tuple[str, str]]:
+def _known_patterns(lists: tuple[Mapping[str, Any], ...]) -> list[tuple[str, re.Pattern[str]]]:
     """Pack key and pattern, read once for each state of the imported lists."""
     stamp = tuple((one["kind"], one["sha256"]) for one in lists)
     if stamp not in _patterns:
         rows = Pack.objects.exclude(patterns=[]).values_list("key", "patterns")[:MAX_PATTERN_PACKS]
-        found = [(key, one) for key, listed_patterns in rows for one in (listed_patterns if isinstance(listed_patterns, list) else ()) if patterns.safe(one)]
+        found = [(key, ready) for key, said in rows for one in (said if isinstance(said, list) else ()) if (ready := patterns.compiled(one)) is not None]
         with _lock:
             _patterns.clear()
             _patterns[stamp] = found
     return _patterns[stamp]
+
+
+def _by_kinship(
+    names: list[str], lists: tuple[Mapping[str, Any], ...], packs: dict[str, PackFact], keys: dict[Any, str], claims: dict[str, list[Claim]]
+) -> None:
+    """Classes that no list names, by the way their names begin."""
+    if not names or not lists:
+        return
+    stamp = tuple((one["kind"], one["sha256"]) for one in lists)
+    if stamp not in _kin:
+        rows = PackClass.objects.exclude(pack__key__in=spelling.CORE_REPOSITORIES).values_list("class_name", "pack__key")
+        table = kinship.index(rows.iterator(chunk_size=5_000))
+        with _lock:
+            _kin.clear()
+            _kin[stamp] = table
+    found = {name: pack for name in names if (pack := kinship.likely(name, _kin[stamp]))}
+    missing = {pack for pack in found.values() if pack not in packs}
+    if missing:
+        _keep(Pack.objects.filter(key__in=missing).values(*_FIELDS), packs, keys)
+    for name, pack in found.items():
+        if pack in packs:
+            claims.setdefault(name, []).append(Claim(pack, "kin"))
 
 
 def _installed(names: list[str], info: Mapping[str, Any], packs: dict[str, PackFact], keys: dict[Any, str], claims: dict[str, list[Claim]]) -> None:

@@ -42,7 +42,7 @@ class PackFact:
 
 @dataclass(frozen=True)
 class Claim:
-    """A pack brings a class: `listed`, `built` (a finished build saw it), `pattern`, or `installed` on the target."""
+    """A pack brings a class: `listed`, `built` (a finished build saw it), `installed` on the target, or only by its name: `pattern`, `kin`."""
 
     pack: str
     evidence: str

@@ -44,6 +44,12 @@ def safe(pattern: object) -> str:
     return "" if compiled.search("") else pattern
 
 
-def fits(pattern: str, name: str) -> bool:
-    """Whether a class name fits; a pattern that is not safe fits nothing."""
-    return bool(safe(pattern)) and len(name) <= MAX_NAME and re.search(pattern, name) is not None
+def compiled(pattern: object) -> re.Pattern[str] | None:
+    """`pattern` ready to be asked, or None when it may not be."""
+    text = safe(pattern)
+    return re.compile(text) if text else None
+
+
+def fits(pattern: re.Pattern[str], name: str) -> bool:
+    """Whether a class name fits a pattern that `compiled` gave."""
+    return len(name) <= MAX_NAME and pattern.search(name) is not None

@@ -15,11 +15,12 @@ from builds.dependencies import spelling
 from builds.dependencies.known import Claim, Facts, PackFact
 from builds.dependencies.report import Candidate, Evidence
 
-GRAPH, PIN, BUILT, INSTALLED, LISTED, ONLY, PREFERRED, NAMED, COHERENT, STARS, NAMESAKE, PATTERN, DEPRECATED = (
+GRAPH, PIN, BUILT, INSTALLED, LISTED, ONLY, PREFERRED, NAMED, COHERENT, STARS, NAMESAKE, PATTERN, KIN, DEPRECATED = (
     *("graph", "pin", "built", "installed", "listed", "only", "preferred", "named", "coherent"),
-    *("stars", "namesake", "pattern", "deprecated"),
+    *("stars", "namesake", "pattern", "kin", "deprecated"),
 )
-_BASE = {"built": 400, "installed": 350, "listed": 100, "pattern": 25}
+_BASE = {"built": 400, "installed": 350, "listed": 100, "pattern": 25, "kin": 15}
+_WEAK = frozenset({"pattern", "kin"})
 
 
 def rank(name: str, *, facts: Facts, unknown: Iterable[str] = (), named: Mapping[str, int] | None = None) -> tuple[Candidate, ...]:
@@ -30,7 +31,7 @@ def rank(name: str, *, facts: Facts, unknown: Iterable[str] = (), named: Mapping
         pack = facts.packs.get(claim.pack)
         if pack is not None and not pack.is_core:
             claims.setdefault(claim.pack, []).append(claim)
-    exact = [key for key, found in claims.items() if any(one.evidence != "pattern" for one in found)]
+    exact = [key for key, found in claims.items() if any(one.evidence not in _WEAK for one in found)]
     others = [other for other in unknown if other != name]
     candidates = [
         Candidate(facts.packs[key].ref(), tuple(_evidence(facts.packs[key], name, found, exact, others, facts, named or {}))) for key, found in claims.items()
@@ -50,6 +51,8 @@ def _evidence(
         yield Evidence(LISTED, _BASE["listed"], "The public node list says the pack brings the class.")
     elif "pattern" in kinds and not kinds & {"built", "installed"}:
         yield Evidence(PATTERN, _BASE["pattern"], "Only the pack's name pattern fits the class; no list names the class itself.")
+    elif "kin" in kinds and not kinds & {"built", "installed"}:
+        yield Evidence(KIN, _BASE["kin"], "No list names the class; most listed classes whose names begin alike are this pack's.")
     if exact == [pack.key]:
         yield Evidence(ONLY, 60, "No other pack claims it.")
     if any(one.preferred for one in claims):
@@ -59,7 +62,7 @@ def _evidence(
         yield Evidence(NAMED, 120, f"The graph names this pack at {count} other node{'' if count == 1 else 's'}.")
     if _namesake(name, pack):
         yield Evidence(NAMESAKE, 20, "The pack bears the name of the class.")
-    shared = [other for other in others if any(one.pack == pack.key and one.evidence != "pattern" for one in facts.claims.get(other, ()))]
+    shared = [other for other in others if any(one.pack == pack.key and one.evidence not in _WEAK for one in facts.claims.get(other, ()))]
     if shared:
         weight = round(60 * len(shared) / len(others)) + 5 * min(len(shared), 8)
         yield Evidence(COHERENT, weight, f"It also brings {len(shared)} of the {len(others)} other classes this graph needs a pack for.")
@@ -90,10 +93,10 @@ def decides(candidates: tuple[Candidate, ...]) -> str:
         return "The target ComfyUI has the class from this pack."
     if first.has(ONLY) and not first.has(DEPRECATED):
         return "It is the only pack that claims the class."
+    if first.has(PATTERN) or first.has(KIN):
+        return ""
     if first.has(NAMED) and not any(one.has(NAMED) for one in rest):
         return "The graph names this pack at other nodes."
-    if first.has(PATTERN) and not rest:
-        return ""
     if first.has(PREFERRED) and not any(one.has(PREFERRED) for one in rest):
         return "The list gives this pack precedence for the class."
     return ""

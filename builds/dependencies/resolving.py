@@ -82,7 +82,7 @@ def _class(need: ClassNeed, needs: Needs, facts: Facts, linked: Mapping[Hint, Pa
     if why:
         return ClassUse(need.name, nodes, RESOLVED, candidates[0].pack, candidates, why, asleep)
     count = len(candidates)
-    why = f"{count} packs claim it, and nothing decides between them." if count > 1 else "Only a name pattern points to this pack."
+    why = f"{count} packs claim it, and nothing decides between them." if count > 1 else "Only its name points to this pack."
     return ClassUse(need.name, nodes, AMBIGUOUS, None, candidates, why, asleep)
 
 

@@ -14,7 +14,7 @@ from django.views.decorators.http import require_GET, require_POST
 
 from builds import dependencies, libraries
 from builds.dependencies import folders, model_facts, pins
-from builds.dependencies.families import TITLES
+from builds.dependencies.families import TITLES, title
 from builds.dependencies.report import AMBIGUOUS, CORE, MISSING, PINNED, RESOLVED, UI_ONLY, Report
 from builds.models import Pin, Version, Workflow
 from controlplane.console import actions, pages, roles, workflows
@@ -79,7 +79,7 @@ def model_rows(report: Report) -> list[dict[str, Any]]:
     """Each file once, with every node that loads it; what is open comes first."""
     rows: dict[tuple[str, str], dict[str, Any]] = {}
     for one in sorted(report.models, key=lambda one: (one.status == "known", one.directory, one.name)):
-        row = rows.setdefault((one.name, one.directory), {**vars(one), "nodes": []})
+        row = rows.setdefault((one.name, one.directory), {**vars(one), "nodes": [], "family": title(one.family) if one.family else ""})
         if one.node not in row["nodes"]:
             row["nodes"].append(one.node)
     return list(rows.values())
@@ -106,7 +106,7 @@ def headline(report: Report, *, decide: int, models: int) -> str:
     if models:
         said.append(f"{models} model{'' if models == 1 else 's'} without a known source")
     packs = len(report.packs)
-    whole = f"{packs} pack{'' if packs == 1 else 's'} and {len(report.models)} model{'' if len(report.models) == 1 else 's'}, all known"
+    whole = f"{packs} pack{'' if packs == 1 else 's'} and {len(report.models)} model{'' if len(report.models) == 1 else 's'}, all with a known source"
     if not packs and not report.models:
         whole = "Nothing beyond ComfyUI itself"
     return ", ".join(said) if said else whole
