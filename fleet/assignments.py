@@ -31,7 +31,7 @@ def render(assignment: Assignment, *, now: datetime) -> dict[str, Any]:
         "version": version.number,
         "graph": graphs.bind(version.graph, input_rules.exposed_of(version), seen),
         "files": files,
-        "models": _models(version.id),
+        "models": models_of(version.id),
         "extra_data": {},
         "weights": estimates.of_version(version.id, now=now).node_s,
         "warm_key": assignment.warm_key,
@@ -43,7 +43,7 @@ def render(assignment: Assignment, *, now: datetime) -> dict[str, Any]:
     }
 
 
-def _models(version_id: UUID) -> list[dict[str, Any]]:
+def models_of(version_id: UUID) -> list[dict[str, Any]]:
     """What the agent must have on its disk first: the models of the newest lock. Those nobody knows the hash of are left to the engine."""
     lock = VersionLock.objects.filter(version_id=version_id).order_by("-made_at", "-id").values_list("lock_id", flat=True).first()
     if lock is None:

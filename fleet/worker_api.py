@@ -23,7 +23,7 @@ from django.views.decorators.csrf import csrf_exempt
 from controlplane.kernel import blobs, envelope
 from controlplane.kernel.errors import Invalid, MethodNotAllowed, NotFound, WorkflowError
 from controlplane.kernel.ids import parse_uuid
-from fleet import assignments, input_files, membership, outputs, queue, tokens, worker_body
+from fleet import assignments, input_files, membership, outputs, queue, tokens, warmups, worker_body
 from fleet.models import Job, Worker
 from fleet.queue.completing import stale
 from fleet.worker_body import read_json
@@ -98,6 +98,7 @@ def register(request: HttpRequest) -> HttpResponse:
             "lease_s": timing["LEASE_S"],
             "poll_wait_s": timing["POLL_WAIT_S"],
             "silence_exit_s": timing["SILENCE_EXIT_S"],
+            "warmup": warmups.of_pool(pool, engine=str(worker.fingerprint.get("engine")), now=worker.registered_at or timezone.now()),
         },
         status=201,
     )
@@ -148,6 +149,8 @@ def heartbeat(request: HttpRequest) -> HttpResponse:
     verdicts = queue.heartbeat(
         worker, state=worker_body.text(body, "state", 20) or "idle", reports=reports, usage=worker_body.mapping(body, "usage"), now=timezone.now()
     )
+    if said := worker_body.mapping(body, "warmup"):
+        warmups.note(worker, said)
     return JsonResponse(
         {
             "drain": worker.drain_asked_at is not None,

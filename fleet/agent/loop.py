@@ -103,6 +103,7 @@ class Agent:
             self.leaving = answer
             return
         self.rhythm = answer
+        self.keeper.rehearsal.shelf, self.keeper.moved = self.shelf, self._moved
         self._pulse = Pulse(
             self.control,
             heartbeat_s=answer.heartbeat_s,
@@ -134,6 +135,8 @@ class Agent:
             if not self.keeper.ready:
                 self.warm.clear()
                 await self._waker.unless_woken(self.keeper.make_ready())
+                for warm_key in self.keeper.rehearsal.warm:
+                    self._remember(warm_key)
                 continue
             if self.room.look():
                 self._moved()
@@ -317,6 +320,7 @@ class Agent:
             "state": state,
             "jobs": [run.heartbeat()] if run else [],
             "usage": self.room.body() | ({"store": self.shelf.figures} if self.shelf else {}),
+            **({"warmup": self.keeper.rehearsal.body()} if self.keeper.rehearsal.pieces else {}),
         }
 
     def _remember(self, warm_key: Any) -> None:

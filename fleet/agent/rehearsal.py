@@ -10,6 +10,7 @@ import asyncio
 import base64
 import contextlib
 import shutil
+import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -23,6 +24,7 @@ from fleet.agent.drive import Drive
 from fleet.agent.events import EventSocket
 from fleet.agent.logs import Log
 from fleet.agent.order import Classes, Order
+from fleet.agent.shelf import ModelsFailed, ModelsStopped, Shelf
 
 log = Log(__name__)
 
@@ -60,6 +62,8 @@ class Rehearsal:
     pieces: tuple[Piece, ...] = ()
     within_s: float = 60.0
     state: str = "none"
+    shelf: Shelf | None = None
+    warm: list[str] = field(default_factory=list)  # keys of the models that passed pieces loaded
     done: int = 0
     left_out: int = 0
     message: str = ""
@@ -111,17 +115,20 @@ async def run(
     """Run what is in `plan`; None when all of it passed, else why not. `work_dir` is the engine's, where it is ours to tidy."""
     began = time.monotonic()
     plan.state, plan.done, plan.left_out, plan.message = "running", 0, 0, ""
+    plan.warm.clear()
     moved()
     for piece in plan.pieces:
         left = plan.within_s - (time.monotonic() - began)
-        if left <= 0 and plan.done:
-            plan.left_out = len(plan.pieces) - plan.done
-            break
-        reason = await _one(piece, within_s=max(left, 1.0), comfy=comfy, socket=socket, patience=patience, classes=classes, work_dir=work_dir)
+        # Models that are not on this host's disk yet may take minutes: the first job that wants them waits for them, not every worker.
+        if (left <= 0 and plan.done) or (piece.models and plan.shelf is not None and piece.warm_key not in plan.shelf.stored):
+            plan.left_out += 1
+            continue
+        reason = await _one(piece, plan.shelf, within_s=max(left, 1.0), comfy=comfy, socket=socket, patience=patience, classes=classes, work_dir=work_dir)
         plan.seconds = time.monotonic() - began
         if reason is not None:
             return f"{piece.title}: {reason}"
         plan.done += 1
+        plan.warm += [piece.warm_key] if piece.warm_key else []
         moved()
     plan.state = "passed"
     log.info("rehearsed", prompts=plan.done, left_out=plan.left_out, seconds=round(plan.seconds, 3))
@@ -130,13 +137,23 @@ async def run(
 
 
 async def _one(
-    piece: Piece, *, within_s: float, comfy: Comfy, socket: Callable[[], EventSocket], patience: Patience, classes: Classes, work_dir: Path | None
+    piece: Piece,
+    shelf: Shelf | None,
+    *,
+    within_s: float,
+    comfy: Comfy,
+    socket: Callable[[], EventSocket],
+    patience: Patience,
+    classes: Classes,
+    work_dir: Path | None,
 ) -> str | None:
     unique = prefixes.folder(piece.title, 0)
     graph, placed = prefixes.make_unique(piece.graph, unique), []
     opened = socket()
     drive: Drive | None = None
     try:
+        if piece.models and shelf is not None:
+            await shelf.bring(piece.models, job=unique, stop=threading.Event(), within_s=within_s)
         for file in piece.files:
             folder, name = inputs.safe_name(file.name)
             kept = await comfy.upload(name, file.data, file.media_type or "application/octet-stream", folder)
@@ -149,10 +166,12 @@ async def _one(
             return conclusion.failure.message
         found = outputs.collect(outputs.merge(conclusion.history, conclusion.executed), unique=unique, frames=conclusion.frames)
         return None if found.outputs else "it had no output"
-    except (ValueError, EngineUnreachable) as error:
+    except (ValueError, EngineUnreachable, ModelsFailed, ModelsStopped) as error:
         return str(error)
     finally:
         await opened.close()
+        if piece.models and shelf is not None:
+            await shelf.release(unique)
         await _tidy(comfy, drive, work_dir, unique, placed)
 
 
