@@ -13,7 +13,6 @@ from datetime import datetime
 from typing import Any
 
 from django.db import IntegrityError, transaction
-from django.db.models import Case, QuerySet, Value, When
 
 from builds import ancestry, heads, judging, libraries, versions
 from builds.comparing import Content
@@ -54,17 +53,14 @@ class Result:
     prepared: Prepared
 
 
-def listed(workflow: Workflow) -> QuerySet[Branch]:
+def listed(workflow: Workflow) -> list[Branch]:
     """All branches with their heads, main first."""
-    if workflow.versions.exists():
-        heads.branch(workflow)
     heavy = [f"head__{name}" for name in ("graph", "ui_graph", "inputs", "schema", "lock", "findings")]
-    return (
-        Branch.objects.filter(workflow=workflow)
-        .select_related("head")
-        .defer(*heavy)
-        .order_by(Case(When(name=heads.MAIN, then=Value(0)), default=Value(1)), "name")
-    )
+    rows = Branch.objects.filter(workflow=workflow).select_related("head").defer(*heavy).order_by("name")
+    found = list(rows)
+    if not any(line.name == heads.MAIN for line in found) and workflow.versions.exists():
+        found.append(heads.branch(workflow))
+    return sorted(found, key=lambda line: line.name != heads.MAIN)
 
 
 def check_name(name: str) -> None:
@@ -83,7 +79,7 @@ def create(*, workflow: Workflow, name: str, at: Version | None = None, actor: s
     """A branch at a version, or where main stands. Raises Conflict when the name is taken."""
     check_name(name)
     _locked(workflow)
-    at = at or heads.branch(workflow).head
+    at = at or heads.branch(workflow, for_change=True).head
     _own(workflow, at)
     if workflow.branches.count() >= MOST:
         raise Conflict("too_many_branches", f"{workflow.slug} has {MOST} branches.", "Delete one that is merged.")
@@ -106,7 +102,7 @@ def restore(
     """Let the branch stand at an earlier version again. The versions it leaves stay, under their numbers."""
     _locked(workflow)
     _own(workflow, version)
-    line = heads.branch(workflow, branch)
+    line = heads.branch(workflow, branch, for_change=True)
     if expected is not None and line.head_id != expected.pk:
         raise heads.moved(line)
     before = line.head
@@ -163,6 +159,7 @@ def merge_branch(
     The same content is the same version: where the outcome is one that is there already, the branch moves to it.
     """
     _living(workflow)
+    heads.branch(workflow, into, for_change=True)
     ready = prepare(workflow=workflow, into=into, source=source, choices=choices)
     for line, at, wanted in ((ready.into, ready.ours, expected), (None, ready.theirs, expected_source)):
         if wanted is not None and at.pk != wanted.pk:

@@ -18,11 +18,15 @@ from controlplane.kernel.errors import Conflict, NotFound
 MAIN = "main"
 
 
-def branch(workflow: Workflow, name: str = MAIN) -> Branch:
-    """The branch called `name`, with its head; raises NotFound."""
+def branch(workflow: Workflow, name: str = MAIN, *, for_change: bool = False) -> Branch:
+    """The branch called `name`, with its head; raises NotFound.
+
+    A workflow whose versions are older than branches has a main branch all the same: it stands at the newest version, and is
+    written down when it is read `for_change`.
+    """
     found = Branch.objects.select_related("head").filter(workflow=workflow, name=name).first()
     if found is None and name == MAIN:
-        found = _adopted(workflow)
+        found = _adopted(workflow, keep=for_change)
     if found is None:
         raise NotFound(
             "unknown_branch", f"{workflow.slug} has no branch called {str(name)[:60]}.", "List its branches, or make one.", details={"branch": str(name)[:60]}
@@ -75,15 +79,18 @@ def moved(line: Branch) -> Conflict:
     )  # fmt: skip
 
 
-def _adopted(workflow: Workflow) -> Branch | None:
+def _adopted(workflow: Workflow, *, keep: bool) -> Branch | None:
     """The main branch of a workflow whose versions are older than branches."""
     newest = workflow.versions.order_by("-number").first()
     if newest is None:
         return None
+    at, by = newest.created_at, newest.author
+    if not keep:
+        return Branch(workflow=workflow, name=MAIN, head=newest, created_at=at, created_by=by, moved_at=at)
     with transaction.atomic():
         Workflow.objects.select_for_update().get(pk=workflow.pk)
         there = Branch.objects.select_related("head").filter(workflow=workflow, name=MAIN).first()
-        return there or start(workflow=workflow, name=MAIN, at=newest, by=newest.author, message="Made for the versions that were there", now=newest.created_at)
+        return there or start(workflow=workflow, name=MAIN, at=newest, by=by, message="Made for the versions that were there", now=at)
 
 
 def _record(line: Branch, before: Version | None, after: Version, reason: str, *, message: str, by: str, now: datetime) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -32,21 +33,20 @@ class Log:
     numbers: dict[Any, int] = field(default_factory=dict)
 
 
-def log(workflow: Workflow, *, branch: str = "", limit: int = LONGEST) -> Log:
-    """Versions newest first; with `branch`, only what its head descends from."""
-    lines = list(branches.listed(workflow))
-    rows = list(Version.objects.filter(workflow=workflow).order_by("-number").values_list("id", "number", "parent_id", "merged_from_id"))
-    numbers = {pk: number for pk, number, _, _ in rows}
-    parents = {pk: tuple(one for one in above if one is not None) for pk, _, *above in rows}
+def log(workflow: Workflow, *, branch: str = "", limit: int = LONGEST, versions: Iterable[Version] | None = None) -> Log:
+    """Versions newest first; with `branch`, only what its head descends from. `versions` are those of the workflow where they are read already."""
+    lines = branches.listed(workflow)
+    rows = sorted(Version.objects.filter(workflow=workflow).defer(*_HEAVY) if versions is None else versions, key=lambda version: -version.number)
+    numbers = {version.pk: version.number for version in rows}
+    parents = {version.pk: tuple(one for one in (version.parent_id, version.merged_from_id) if one in numbers) for version in rows}
     chosen = next((line for line in lines if line.name == branch), None)
     wanted = ancestry.ancestors(parents, chosen.head_id) if chosen else set(numbers)
-    shown = [pk for pk, *_ in rows if pk in wanted][:limit]
-    found = Version.objects.filter(pk__in=shown).defer(*_HEAVY).in_bulk()
+    shown = [version for version in rows if version.pk in wanted]
     standing: dict[Any, list[str]] = defaultdict(list)
     for line in lines:
         standing[line.head_id].append(line.name)
-    entries = [Entry(found[pk], tuple(numbers[one] for one in parents[pk]), tuple(standing[pk])) for pk in shown]
-    return Log(entries, lines, len(wanted) - len(shown), numbers)
+    entries = [Entry(version, tuple(numbers[one] for one in parents[version.pk]), tuple(standing[version.pk])) for version in shown[:limit]]
+    return Log(entries, lines, len(shown) - len(entries), numbers)
 
 
 def moves(workflow: Workflow, *, limit: int = 50) -> list[BranchMove]:

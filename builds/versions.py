@@ -113,7 +113,7 @@ def keep(
     sha256 = content_sha256(graph, items, timeout_s=timeout_s, stall_s=stall_s, lock=lock, ui_graph=ui_graph)
     with transaction.atomic():
         Workflow.objects.select_for_update().get(pk=workflow.pk)
-        line = heads.branch(workflow, branch) if branch != heads.MAIN or workflow.versions.exists() else None
+        line = heads.branch(workflow, branch, for_change=True) if branch != heads.MAIN or workflow.versions.exists() else None
         if expected is not None and line is not None and line.head_id != expected.pk:
             raise heads.moved(line)
         reason = BranchMove.Reason.MERGE if merged_from else BranchMove.Reason.COMMIT

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from django.urls import URLPattern, URLResolver, path
 
-from controlplane.console import dependencies, importing, job, jobs, smoke, workflow_run, workflows
+from controlplane.console import branch_actions, dependencies, importing, job, jobs, smoke, versions, workflow_run, workflows
 
 urlpatterns: list[URLPattern | URLResolver] = [
     path("workflows/", workflows.listing, name="workflows"),
@@ -12,7 +12,12 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("workflows/<slug:slug>/", workflows.overview, name="workflow"),
     path("workflows/<slug:slug>/api/", workflow_run.page, name="workflow_api"),
     path("workflows/<slug:slug>/api/snippets/", workflow_run.code, name="workflow_snippets"),
-    path("workflows/<slug:slug>/versions/", workflows.version_list, name="workflow_versions"),
+    path("workflows/<slug:slug>/versions/", versions.log, name="workflow_versions"),
+    path("workflows/<slug:slug>/diff/", versions.compare, name="workflow_diff"),
+    path("workflows/<slug:slug>/branches/", branch_actions.create, name="workflow_branch_create"),
+    path("workflows/<slug:slug>/branches/delete/", branch_actions.delete, name="workflow_branch_delete"),
+    path("workflows/<slug:slug>/restore/", branch_actions.restore, name="workflow_restore"),
+    path("workflows/<slug:slug>/merge/", branch_actions.merge, name="workflow_merge"),
     path("workflows/<slug:slug>/versions/<int:number>/graph.json", workflows.version_graph, name="workflow_graph"),
     path("workflows/<slug:slug>/promote/", workflows.promote, name="workflow_promote"),
     path("workflows/<slug:slug>/jobs/", workflows.job_list, name="workflow_jobs"),

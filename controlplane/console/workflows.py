@@ -173,26 +173,6 @@ def _tiles(request: HttpRequest, workflow: Workflow, day: Day) -> list[dict[str,
     return tiles
 
 
-@roles.staff
-@require_GET
-def version_list(request: HttpRequest, slug: str) -> HttpResponse:
-    """All versions, what each did in the last day, and which channel runs which."""
-    now = timezone.now()
-    workflow = find(slug)
-    days = queries_workflows.runs_by_version(workflow, now=now)
-    rows = [(v, days.get(v.id, Day())) for v in workflow.versions.all()]
-    moved = {c.name: c for c in workflow.channels.all()}
-    number = {v.id: v.number for v, _ in rows}
-    runs = {name: f"v{number[c.version_id]}" for name, c in moved.items() if c.version_id in number}
-    context = {
-        "rows": rows[:100],
-        "older": max(0, len(rows) - 100),
-        "choices": [v for v, _ in rows[:100]],
-        "channel_rows": [(name, word, moved.get(name), runs.get(name, "")) for name, word in CHANNEL_WORDS.items()],
-    }
-    return answer(request, workflow, "console/workflow_versions.html", context, tab="versions", word="Versions", now=now)
-
-
 @roles.needs("release", "Promoting a version")
 @require_POST
 def promote(request: HttpRequest, slug: str) -> HttpResponse:
