@@ -25,6 +25,7 @@ from builds.locking.sources import Sources
 from controlplane.kernel.errors import Invalid, NotFound, Unavailable
 
 PUBLIC = "https://api.comfy.org"
+OFF = "off"  # as PACK_REGISTRY: there is none
 MAX_ARCHIVE = 300_000_000
 MAX_ANSWER = 1_000_000
 MAX_TEXT = 1_000_000
@@ -86,7 +87,7 @@ def archive(registry_id: str, version: str, *, sources: Sources, sha256: str = "
     kept = sources.cache / "archives" / f"{registry_id.lower()}-{version}.json"
     known = _known(kept)
     if known is None or not known.path.is_file():
-        if sources.offline:
+        if sources.offline or sources.registry == OFF:
             raise Unavailable("registry_unreachable", "Nothing may be fetched, and the pack is not here.", "Lock it where the registry can be reached.")
         known = _fetched(registry_id, version, kept, sources)
     if sha256 and known.sha256 != sha256:
@@ -141,7 +142,7 @@ def _get(url: str, sources: Sources, limit: int, *, trusted: str) -> bytes:
             places.check(url, sources)
         try:
             with (
-                httpx.Client(timeout=min(30.0, sources.timeout_s), follow_redirects=False) as client,
+                httpx.Client(timeout=httpx.Timeout(min(30.0, sources.timeout_s), connect=5.0), follow_redirects=False) as client,
                 client.stream("GET", url, headers={"User-Agent": "comfyplane"}) as response,
             ):
                 if response.is_redirect:

@@ -18,6 +18,8 @@ from packaging.utils import canonicalize_name
 from builds.findings import ERROR, WARNING, Finding, finding
 
 MAX_LINES = 2_000
+# Public by their nature, and their redirects stay with them.
+FORGES = frozenset(("github.com", "gitlab.com", "codeberg.org", "bitbucket.org", "huggingface.co"))
 MAX_DEPTH = 4
 _COMMENT = re.compile(r"(^|\s+)#.*$")
 _HASHES = re.compile(r"\s+--hash[= ]\S+")
@@ -207,11 +209,14 @@ def _url_trouble(url: str, number: int, asker: str, file: str, hosts: frozenset[
         if not _COMMIT.fullmatch(ref):
             why = f"asks for {url[:120]!r} without a full commit, so it is another thing every day"
             return _finding(ERROR, "requirement_git_unpinned", asker, file, number, why, "Pin it: git+https://…@<40 hex digits>.")
-        if hosts and (urlsplit(match["url"]).hostname or "") not in hosts:
+        # A host named by a stranger may be one inside our network; the big forges are not.
+        if (urlsplit(match["url"]).hostname or "") not in hosts | FORGES:
             return _host_refused(url, number, asker, file)
         return None
     if urlsplit(url).scheme != "https":
         return _finding(ERROR, "requirement_url", asker, file, number, f"asks for {url[:120]!r}", "Only https:// addresses can be locked.")
+    if "@" in urlsplit(url).netloc:
+        return _finding(ERROR, "requirement_url", asker, file, number, "asks for an address with a password", "A lock is for everybody to read.")
     if (urlsplit(url).hostname or "") not in hosts:
         return _host_refused(url, number, asker, file)
     return None

@@ -288,6 +288,9 @@ def _alone(conflict: Conflict) -> WorkflowError:
         return Invalid(
             "requirement_needs_building", message, "If you trust it, allow it with BUILD_SOURCE_BUILDS=1, or add a wheel to the index.", details=details
         )
+    if "python version" in said:
+        message = f"{_who(side)} asks {side.text}, which needs another Python than the image has."
+        return Invalid("requirement_needs_other_python", message, "Set BUILD_PYTHON_VERSION and BUILD_BASE_IMAGE, or use another version.", details=details)
     if "was not found" in said:
         return Invalid(
             "requirement_unknown", f"{_who(side)} asks {side.text}, which the package index does not have.", "Check the name, or the index.", details=details

@@ -14,12 +14,11 @@ from urllib.parse import urlsplit
 
 from django.conf import settings
 
+from builds.locking.requirements import FORGES
 from controlplane.kernel import outbound
 from controlplane.kernel.errors import Invalid, WorkflowError
 
 COMFYUI = "https://github.com/Comfy-Org/ComfyUI"
-# Their redirects lead to themselves: a renamed repository is still found there.
-_FORGES = frozenset(("github.com", "gitlab.com", "codeberg.org", "bitbucket.org", "huggingface.co"))
 _FIX = "Give an https:// address of a public repository, or set up a mirror (PACK_MIRROR)."
 
 
@@ -164,7 +163,7 @@ def check(address: str, sources: Sources) -> None:
 
 def follows_redirects(address: str) -> bool:
     """Whether git may follow a redirect from there: only at the big forges, whose redirects stay with them."""
-    return (urlsplit(address).hostname or "") in _FORGES
+    return (urlsplit(address).hostname or "") in FORGES
 
 
 def refused(address: str, why: str) -> Invalid:
