@@ -106,7 +106,10 @@ def _fill(row: Pack, pack: ListedPack, kinds: set[str]) -> bool:
     """Take over what these lists know; tell whether it is news."""
     fields: Sequence[str] = ()
     if PACK_LIST in kinds and (pack.title or pack.list_id):
-        fields = ("title", "author", "description", "list_id", "deprecated", "patterns")
+        fields = ("title", "author", "description", "list_id", "deprecated")
+        # Both lists name patterns; one alone must not take back what the other said.
+        if pack.patterns or NODE_MAP in kinds:
+            fields = (*fields, "patterns")
     elif NODE_MAP in kinds:
         fields = tuple(name for name in ("title", "author", "description", "patterns") if getattr(pack, name) and not getattr(row, name))
     if STATS in kinds and pack.stars is not None:
