@@ -319,7 +319,7 @@ class Agent:
         return {
             "state": state,
             "jobs": [run.heartbeat()] if run else [],
-            "usage": self.room.body() | ({"store": self.shelf.figures} if self.shelf else {}),
+            "usage": self.room.body() | ({"store": self.shelf.figures | ({"loading": vars(run.loading)} if run and run.loading else {})} if self.shelf else {}),
             **({"warmup": self.keeper.rehearsal.body()} if self.keeper.rehearsal.pieces else {}),
         }
 

@@ -51,8 +51,8 @@ class Loading:
 class Shelf:
     """The store as the agent uses it, and the folder its engine reads."""
 
-    def __init__(self, store: Store, models_dir: Path) -> None:
-        self.models_dir = models_dir
+    def __init__(self, store: Store, models_dir: Path, tree: Path | None = None) -> None:
+        self.models_dir, self._tree = models_dir, tree
         self.figures: dict[str, Any] = {}
         self.stored: list[str] = []
         self._store = store
@@ -105,16 +105,30 @@ class Shelf:
         return work.result()
 
     def _bring(self, models: list[Any], job: str, stop: threading.Event, say: Callable[[int, int], None]) -> list[str]:
-        ones: list[Wanted] = wanted.parse(models)
-        paths = self._store.ensure(ones, job=job, stop=stop, progress=say)
+        root = self._store.settings.root
+        ones = wanted.parse(models)
+        lacking = [one for one in ones if not self._has_own(one)]
+        paths = self._store.ensure(lacking, job=job, stop=stop, progress=say)
         try:
-            placing.sweep(self.models_dir, store=self._store.settings.root)
-            for one in ones:
-                placing.place(self.models_dir, one, paths[one.sha256], store=self._store.settings.root)
+            if stop.is_set():  # whoever asked has gone, and will not say that the job is over
+                raise Stopped("The download was stopped.")
+            placing.sweep(self.models_dir, store=root)
+            for one in lacking:
+                placing.place(self.models_dir, one, paths[one.sha256], store=root)
         except BaseException:
             self._store.release(job)
             raise
-        return [one.sha256 for one in ones]
+        return [one.sha256 for one in lacking]
+
+    def _has_own(self, one: Wanted) -> bool:
+        """Whether the engine has this very file without us: in its models folder or in its tree's, and no link of ours before it."""
+        for folder in (self.models_dir, self._tree):
+            path = folder / one.directory / one.filename if folder is not None else None
+            if path is not None and path.is_file() and not placing.is_link_of(path, self._store.settings.root):
+                if one.size_bytes in (None, path.stat().st_size) and self._store.digest_of(path) == one.sha256:
+                    placing.remove(self.models_dir, one, store=self._store.settings.root)
+                    return True
+        return False
 
     async def release(self, job: str) -> None:
         """The job is over."""
@@ -155,7 +169,8 @@ def open_shelf(settings: Settings) -> Shelf | None:
     store = Store(settings.store)
     removed = placing.sweep(settings.engine.models_dir, store=settings.store.root)
     log.info("model store", directory=str(settings.store.root), cap_bytes=settings.store.cap_bytes, models_dir=str(settings.engine.models_dir), swept=removed)
-    return Shelf(store, settings.engine.models_dir)
+    tree = settings.engine.directory
+    return Shelf(store, settings.engine.models_dir, tree / "models" if tree else None)
 
 
 def failure_of(error: StoreError) -> Failure:

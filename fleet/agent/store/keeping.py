@@ -11,13 +11,14 @@ import os
 import re
 import sqlite3
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from fleet.agent.store import failures, holders
 from fleet.agent.store.eviction import room_of, victims
 from fleet.agent.store.failures import NoRoom, Refused, StoreError
 from fleet.agent.store.ledger import FileRow, Ledger
-from fleet.agent.store.settings import StoreSettings
+from fleet.agent.store.settings import CAP, StoreSettings
 from fleet.agent.store.wanted import Wanted
 
 FORGOTTEN_S = 7 * 86400.0  # a partial file nobody came back for
@@ -28,7 +29,7 @@ class Keeping:
     """The store's directories and its ledger, kept in step. `holder` is this process."""
 
     def __init__(self, settings: StoreSettings, *, clock: Callable[[], float]) -> None:
-        self.settings, self._clock = settings, clock
+        self._clock = clock
         self.root = settings.root
         for directory in (self.root, self.root / "sha256", self._partial, self._holders):
             directory.mkdir(parents=True, exist_ok=True)
@@ -36,6 +37,7 @@ class Keeping:
         # One at a time: SQLite refuses to be switched to WAL by two at once.
         with holders.alone(self.root / "opening.lock"):
             self.ledger = Ledger(self.root / "ledger.sqlite3")
+            self.settings = replace(settings, cap_bytes=self.ledger.cap(settings.cap_bytes, CAP))
             self.holder = holders.Holder(self._holders)
             self._put_right()
 

@@ -29,6 +29,7 @@ CREATE TABLE IF NOT EXISTS file (
 CREATE TABLE IF NOT EXISTS pin (sha256 TEXT NOT NULL, holder TEXT NOT NULL, job TEXT NOT NULL, PRIMARY KEY (sha256, holder, job));
 CREATE TABLE IF NOT EXISTS failure (sha256 TEXT PRIMARY KEY, turn INTEGER NOT NULL, at REAL NOT NULL, body TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS tally (name TEXT PRIMARY KEY, value REAL NOT NULL);
+CREATE TABLE IF NOT EXISTS other (mark TEXT PRIMARY KEY, sha256 TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS warm (key TEXT NOT NULL, sha256 TEXT NOT NULL, turn INTEGER NOT NULL, PRIMARY KEY (key, sha256));
 """
 
@@ -76,6 +77,14 @@ class Ledger:
                 f"The store's ledger {path.name} cannot be used: {error}.",
                 "Stop the workers of this host and move ledger.sqlite3 and its -wal and -shm files away; the models are found again.",
             ) from error
+
+    def cap(self, told: int, default: int) -> int:
+        """The cap that counts: the one told now, which is kept, else the one kept, else the default. So a look at the store by hand removes nothing."""
+        with self.writing() as db:
+            if told:
+                db.execute("INSERT OR REPLACE INTO meta VALUES ('cap', ?)", (str(told),))
+            rows = db.execute("SELECT value FROM meta WHERE name = 'cap'").fetchall()
+        return int(rows[0][0]) if rows else default
 
     def close(self) -> None:
         with self._lock:

@@ -17,7 +17,7 @@ from fleet.agent.store.wanted import Wanted
 
 
 def place(models: Path, one: Wanted, file: Path, *, store: Path) -> bool:
-    """Link `file` as models/directory/filename; whether anything changed. Raises Refused when somebody else's file has the name.
+    """Link `file` as models/directory/filename; whether anything changed. Raises StoreError when somebody else's file has the name.
 
     `one` was parsed by `wanted.parse`, so its names are plain; links among the folders may not lead out of the engine's folder.
     """
@@ -49,13 +49,26 @@ def place(models: Path, one: Wanted, file: Path, *, store: Path) -> bool:
     return True
 
 
+def is_link_of(link: Path, store: Path) -> bool:
+    """Whether it is a link into the store."""
+    return link.is_symlink() and _is_ours(link, store)
+
+
+def remove(models: Path, one: Wanted, *, store: Path) -> None:
+    """Take our link of this name away, if there is one."""
+    link = models / one.directory / one.filename
+    if is_link_of(link, store):
+        link.unlink(missing_ok=True)
+        _touch(link.parent)
+
+
 def sweep(models: Path, *, store: Path) -> int:
     """Remove links to files that the store no longer has, so that the engine does not offer them. How many."""
     removed = 0
     for folder, _, files in os.walk(models):
         for name in files:
             link = Path(folder, name)
-            if link.is_symlink() and not link.exists() and _is_ours(link, store):
+            if not link.exists() and is_link_of(link, store):
                 link.unlink(missing_ok=True)
                 _touch(link.parent)
                 removed += 1
@@ -80,8 +93,8 @@ def _is_ours(link: Path, store: Path) -> bool:
     return Path(os.path.normpath(link.parent / link.readlink())).is_relative_to(store)
 
 
-def _taken(one: Wanted) -> Refused:
-    return Refused(
+def _taken(one: Wanted) -> StoreError:
+    return StoreError(
         f"The engine's models folder already has a {one.name} that is not from the store.",
         "Move that file away, or give the agent a models folder of its own (COMFYPLANE_MODELS_DIR).",
         code="model_name_taken",

@@ -13,12 +13,13 @@ from fleet.agent.store.failures import Misconfigured
 
 GIB = 1024**3
 MIB = 1024**2
+CAP = 100 * GIB
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
 _SIZE = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([kmgt]?i?)b?\s*", re.IGNORECASE)
 
 HELP = """model store (environment):
   COMFYPLANE_STORE_DIR           where models are kept, shared by the workers of the host; unset: no store
-  COMFYPLANE_STORE_CAP           most bytes it may take, never exceeded; default 100GiB
+  COMFYPLANE_STORE_CAP           most bytes it may take, never exceeded; default what it was told last, at first 100GiB
   COMFYPLANE_STORE_KEEP_FREE     bytes of the disk it leaves free; default 2GiB
   COMFYPLANE_STORE_MAX_FILE      largest single file; default the cap
   COMFYPLANE_STORE_HOSTS         who may be asked, comma-separated: * (any public host by https), host, *.host,
@@ -41,7 +42,7 @@ HELP = """model store (environment):
 @dataclass(frozen=True)
 class StoreSettings:
     root: Path
-    cap_bytes: int = 100 * GIB
+    cap_bytes: int = 0  # 0: as the store was told last, else CAP
     keep_free_bytes: int = 2 * GIB
     max_file_bytes: int | None = None
     hosts: tuple[str, ...] = ("*",)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import threading
 import time
@@ -47,9 +48,9 @@ class Store:
     """The models of this host. Safe for several threads; close it, or let the process end."""
 
     def __init__(self, settings: StoreSettings, *, clock: Callable[[], float] = time.time) -> None:
-        self.settings = settings
         self.keeping = Keeping(settings, clock=clock)
-        self.sources = Sources(settings)
+        self.settings = self.keeping.settings
+        self.sources = Sources(self.settings)
         self.counts = Counts()
         self._lock = threading.Lock()
         self._closed = False
@@ -214,6 +215,24 @@ class Store:
         self._count(fetched_bytes=fetching.count, fetched_s=seconds)
         log.info("model fetched", model=one.name, source=source.shown, size_bytes=size, fetched_bytes=fetching.count, seconds=round(seconds, 3))
         return True
+
+    # Files of others
+
+    def digest_of(self, path: Path) -> str:
+        """The SHA-256 of a file that is not the store's, remembered for as long as the file is not touched. Raises StoreError."""
+        try:
+            facts = path.stat()
+            mark = f"{facts.st_dev}:{facts.st_ino}:{facts.st_size}:{facts.st_mtime_ns}"
+            known = self.keeping.ledger.ask("SELECT sha256 FROM other WHERE mark = ?", (mark,))
+            if known:
+                return str(known[0][0])
+            with path.open("rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+        except OSError as error:
+            raise StoreError(f"{path.name} in the engine's models folder cannot be read: {error.strerror or error}.", code="model_not_readable") from error
+        with self.keeping.ledger.writing() as db:
+            db.execute("INSERT OR REPLACE INTO other VALUES (?, ?)", (mark, digest))
+        return digest
 
     # Warmth
 

@@ -61,8 +61,8 @@ class Wire:
         with contextlib.suppress(OSError, AttributeError):
             self._connection.sock.shutdown(socket.SHUT_RDWR)  # type: ignore[union-attr]
         # An answer that closes the connection has taken the socket away from it.
-        with contextlib.suppress(OSError, AttributeError, ValueError):
-            socket.socket(fileno=os.dup(self._answer.fileno())).shutdown(socket.SHUT_RDWR)  # type: ignore[union-attr]
+        with contextlib.suppress(OSError, AttributeError, ValueError), socket.socket(fileno=os.dup(self._answer.fileno())) as same:  # type: ignore[union-attr]
+            same.shutdown(socket.SHUT_RDWR)
 
     def get(self, target: Target, headers: Mapping[str, str]) -> tuple[http.client.HTTPResponse, Target]:
         """The answer after all redirects, and where it came from. Raises Refused, Unreachable or BROKEN."""

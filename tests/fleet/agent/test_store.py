@@ -546,6 +546,16 @@ def test_a_lowered_cap_counts_from_the_next_start(open_store, source):
     assert open_store(cap_bytes=2 * PART).figures()["used_bytes"] <= 2 * PART
 
 
+def test_a_look_at_the_store_keeps_the_cap_its_workers_set(open_store, source):
+    store = open_store(cap_bytes=3 * PART)
+    for n in range(3):
+        data = tensors(PART - 200, seed=n)
+        store.ensure([model(data, source.add(f"/{n}", data), name=f"{n}.safetensors")], job="a")
+    store.close()
+    looking = open_store(cap_bytes=0)
+    assert looking.settings.cap_bytes == 3 * PART and looking.figures()["files"] == 3
+
+
 def test_nothing_that_is_said_holds_a_query_or_a_secret(open_store, source, tmp_path, caplog):
     (tmp_path / "s.json").write_text(json.dumps({"secrets": [{"url": f"{source.url}/**", "type": "bearer", "token": "hunter2"}]}))
     store = open_store(secrets_file=tmp_path / "s.json", tries=1)
@@ -604,7 +614,7 @@ def test_somebody_elses_file_is_never_replaced(tmp_path):
     (folder / "x.safetensors").write_bytes(b"mine")
     (folder / "y.safetensors").symlink_to(folder / "x.safetensors")
     for name in ("x.safetensors", "y.safetensors"):
-        with pytest.raises(Refused) as error:
+        with pytest.raises(StoreError) as error:
             placing.place(tmp_path / "m", Wanted("ab" * 32, "loras", name), file, store=tmp_path / "store")
         assert error.value.code == "model_name_taken"
     assert (folder / "x.safetensors").read_bytes() == b"mine"

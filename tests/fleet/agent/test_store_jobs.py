@@ -165,6 +165,18 @@ def test_a_deadline_that_passes_while_models_are_fetched_is_told(shared_workers,
     assert (error["code"], error["class"]) == ("deadline_passed", "capacity")
 
 
+def test_a_model_that_the_engine_has_already_is_used_as_it_is(plane, workers, source, tmp_path):
+    data, other = tensors(3 * KIB, seed=next(counter)), tensors(3 * KIB, seed=next(counter))
+    own = tmp_path / "own" / "loras" / "mine.safetensors"
+    own.parent.mkdir(parents=True)
+    own.write_bytes(data)
+    agent = workers.start(plane, COMFYPLANE_MODELS_DIR=str(tmp_path / "own"))
+    done = plane.completion(plane.submit(graph(), models=[entry(data, name="mine.safetensors")]))
+    assert done["outcome"] == "succeeded" and not own.is_symlink() and listed(agent, "loras") == ["mine.safetensors"]
+    error = plane.completion(plane.submit(graph(), models=[entry(other, source.add("/other", other), name="mine.safetensors")]))["error"]
+    assert (error["code"], error["class"]) == ("model_name_taken", "platform") and own.read_bytes() == data
+
+
 def test_without_a_store_the_engine_is_asked_as_ever(shared_agent, shared_plane):
     data = tensors(KIB)
     done = shared_plane.completion(shared_plane.submit(graph(), models=[entry(data, "https://models.example/x")]))
