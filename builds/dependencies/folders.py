@@ -118,10 +118,10 @@ def of_input(class_type: str, name: str) -> str:
     exact = BY_CLASS.get((class_type, name))
     if exact:
         return exact
-    last = name.rpartition(".")[2]
-    if last in BY_INPUT:
-        return BY_INPUT[last]
-    for text in (last.lower(), class_type.lower()):
+    for part in reversed(name.split(".")):
+        if part in BY_INPUT:
+            return BY_INPUT[part]
+    for text in (name.lower(), class_type.lower()):
         for word, folder in _WORDS:
             if word in text:
                 return folder

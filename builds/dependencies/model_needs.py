@@ -104,9 +104,9 @@ def _of_value(node: str, class_type: str, name: str, value: Any, declared: Any) 
         elif isinstance(inner, Mapping):
             if any(inner.get(key) is False for key in _OFF):
                 continue
-            pending += [(f"{path}.{key}", one, depth + 1) for key, one in inner.items()]
+            pending = [*((f"{path}.{key}", one, depth + 1) for key, one in inner.items()), *pending]
         elif isinstance(inner, list | tuple):
-            pending += [(f"{path}.{at}", one, depth + 1) for at, one in enumerate(inner)]
+            pending = [*((f"{path}.{at}", one, depth + 1) for at, one in enumerate(inner)), *pending]
 
 
 def _of_text(node: str, class_type: str, name: str, value: str, declared: Any) -> Iterator[ModelNeed]:

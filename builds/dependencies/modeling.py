@@ -66,7 +66,8 @@ def _use(need: ModelNeed, sources: list[ModelSource]) -> ModelUse:
     facts = _filled(chosen, sources) if status == KNOWN or not places else chosen
     if status == KNOWN and not facts.url:
         status = UNKNOWN
-    family = facts.family or _agreed(one.family for one in sources)
+    # What a header says goes before what anybody says of the name.
+    family = _agreed(one.family for one in sources if one.measured and _same(one, facts)) or facts.family or _agreed(one.family for one in sources)
     use = ModelUse(
         need.name, directory, need.node, need.input, status, need.class_type, facts.kind or folders.kind_of(directory), facts.url, facts.size_bytes,
         facts.size_about, facts.sha256, facts.licence, family, facts.precision, tuple(places if len(places) > 1 else ()),

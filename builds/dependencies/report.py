@@ -93,7 +93,7 @@ class PackUse:
 
 @dataclass(frozen=True)
 class ModelSource:
-    """One place that knows a model file."""
+    """One place that knows a model file; `measured` when its header was read."""
 
     directory: str
     url: str = ""
@@ -105,6 +105,7 @@ class ModelSource:
     kind: str = ""
     size_about: str = ""
     source: str = ""
+    measured: bool = False
 
     def as_json(self) -> dict[str, Any]:
         return {
