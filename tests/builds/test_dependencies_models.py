@@ -50,7 +50,7 @@ def named(kind: str, **inputs: Any) -> list[tuple[str, str]]:
     ("kind", "inputs", "found"),
     [
         ("CheckpointLoaderSimple", {"ckpt_name": "a.safetensors"}, [("a.safetensors", "checkpoints")]),
-        ("DualCLIPLoader", {"clip_name1": "l.safetensors", "clip_name2": "t5.pt", "type": "flux"}, [("l.safetensors", "text_encoders"), ("t5.pt", "text_encoders")]),
+        ("DualCLIPLoader", {"clip_name1": "l.pt", "clip_name2": "t5.pt", "type": "flux"}, [("l.pt", "text_encoders"), ("t5.pt", "text_encoders")]),
         ("CLIPVisionLoader", {"clip_name": "v.safetensors"}, [("v.safetensors", "clip_vision")]),
         ("UpscaleModelLoader", {"model_name": "4x.pth"}, [("4x.pth", "upscale_models")]),
         ("UNETLoader", {"unet_name": "SDXL\\sub\\u.safetensors", "weight_dtype": "default"}, [("SDXL/sub/u.safetensors", "diffusion_models")]),
