@@ -134,7 +134,8 @@ def _understood(code: int, out: bytes, said: list[str], killed: bool, memory_mib
         log = [str(line)[:2000] for line in told.get("log") or ()] or said
         if code == 0 and isinstance(told.get("object_info"), dict):
             return Found(told["object_info"], _words(told.get("python")), _words(told.get("debian")), log, seconds)
-        why = str(told.get("error") or f"it ended with code {code}")
+        # Behind the colon stand its last lines, which are told as such.
+        why = str(told.get("error") or f"it ended with code {code}").partition(": ")[0]
     except (ValueError, AttributeError):
         log, why = said, f"it ended with code {code}"
     if killed:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from django.urls import URLPattern, URLResolver, path
 
-from controlplane.console import branch_actions, dependencies, importing, job, jobs, smoke, versions, workflow_run, workflows
+from controlplane.console import branch_actions, builds, dependencies, importing, job, jobs, lock, smoke, versions, workflow_run, workflows
 
 urlpatterns: list[URLPattern | URLResolver] = [
     path("workflows/", workflows.listing, name="workflows"),
@@ -25,6 +25,15 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("workflows/<slug:slug>/dependencies/choose/", dependencies.choose, name="workflow_dependencies_choose"),
     path("workflows/<slug:slug>/dependencies/unpin/", dependencies.unpin, name="workflow_dependencies_unpin"),
     path("workflows/<slug:slug>/dependencies/describe/", dependencies.describe, name="workflow_dependencies_describe"),
+    path("workflows/<slug:slug>/builds/", builds.listing, name="workflow_builds"),
+    path("builds/<uuid:build_id>/", builds.page, name="build"),
+    path("builds/<uuid:build_id>/lines.json", builds.lines, name="build_lines"),
+    path("builds/<uuid:build_id>/log.txt", builds.log, name="build_log"),
+    path("builds/<uuid:build_id>/Dockerfile", builds.dockerfile, name="build_dockerfile"),
+    path("builds/<uuid:build_id>/sbom.json", builds.sbom, name="build_sbom"),
+    path("builds/<uuid:build_id>/cancel/", builds.cancel, name="build_cancel"),
+    path("workflows/<slug:slug>/lock/", lock.page, name="workflow_lock"),
+    path("workflows/<slug:slug>/versions/<int:number>/lock/<slug:name>", lock.download, name="workflow_lock_file"),
     path("workflows/<slug:slug>/settings/", workflows.settings, name="workflow_settings"),
     path("smoke/", smoke.matrix, name="smoke"),
     path("smoke/run/", smoke.run, name="smoke_run"),

@@ -93,7 +93,8 @@ def shell(request: HttpRequest, workflow: Workflow, *, tab: str) -> dict[str, An
     known = {v.id: v for v in workflow.versions.all()}
     channels = {c.name: known[c.version_id] for c in workflow.channels.all() if c.version_id in known}
     tabs = [("overview", "Overview", "ops:workflow"), ("api", "API", "ops:workflow_api"), ("versions", "Versions", "ops:workflow_versions")]
-    tabs += [("dependencies", "Dependencies", "ops:workflow_dependencies")]
+    tabs += [("dependencies", "Dependencies", "ops:workflow_dependencies"), ("lock", "Lock", "ops:workflow_lock")]
+    tabs += [("builds", "Builds", "ops:workflow_builds")]
     tabs += [("jobs", "Jobs", "ops:workflow_jobs"), ("settings", "Settings", "ops:workflow_settings")]
     stable, newest = channels.get("production"), next(iter(known.values()), None)
     return {

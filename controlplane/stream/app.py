@@ -29,6 +29,7 @@ from billing.authentication import secret_of  # noqa: E402
 from controlplane.kernel import envelope  # noqa: E402
 from controlplane.kernel.errors import LimitExceeded, NotFound, WorkflowError  # noqa: E402
 from controlplane.kernel.ids import parse_uuid, uuid7  # noqa: E402
+from controlplane.stream import build_events  # noqa: E402
 from controlplane.stream.proxy import Proxy  # noqa: E402
 from controlplane.stream.waking import Waker  # noqa: E402
 from fleet import events, tokens, worker_api, worker_body  # noqa: E402
@@ -185,6 +186,7 @@ app = Starlette(
     routes=[
         Route("/worker/v1/claim", claim, methods=["POST"]),
         Route("/v1/jobs/{job}/events", job_events, methods=["GET"]),
+        build_events.route(in_thread=in_thread, stopping=_stopping),
         Route("/stream/healthz", alive),
         *([Route("/{path:path}", proxy.forward, methods=list(Proxy.METHODS))] if proxy.enabled else []),
     ],

@@ -108,7 +108,8 @@ def test_an_install_script_that_fails_fails_the_build_with_its_step_and_last_lin
     build = builder.build(builder.document(packs=[world_pack("broken", commit)]))
     assert (build.state, build.error["code"]) == ("failed", "pack_install_failed")
     assert "install.py" in build.failed_step
-    assert {"half way", "no <b>wheel</b> for you"} <= set(build.error["details"]["tail"])
+    tail = "\n".join(build.error["details"]["tail"])
+    assert "half way" in tail and "no <b>wheel</b> for you" in tail
     assert build.image_id == "" and build.digest == ""
     assert [step.state for step in steps_named(build, "install.py")] == ["failed"]
 
