@@ -275,7 +275,7 @@ def test_a_full_disk_is_told_before_the_download_and_old_models_make_way(small_d
     big = tensors(30 * MIB, seed=30)
     error = claimer.ask(entry(big, source.add("/big", big)))["error"]
     assert error["code"] == "model_no_room" and source.bytes_served == before, "not a byte was fetched"
-    (small_disk / "somebody-elses").write_bytes(bytes(psutil.disk_usage(str(small_disk)).free - 64 * 1024))
+    (small_disk / "somebody-elses").write_bytes(bytes(psutil.disk_usage(str(small_disk)).free - MIB))
     claimers = [claimer, start("--let-go", DIR=str(root), CAP="1GiB")]
     claimers[1].opened()
     assert "error" not in claimers[1].ask(models[1]), "what is here stays usable on a full disk"

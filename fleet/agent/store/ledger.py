@@ -68,6 +68,7 @@ class Ledger:
             self._db = sqlite3.connect(path, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
             self._db.execute("PRAGMA journal_mode=WAL")
             self._db.execute("PRAGMA synchronous=NORMAL")
+            self._db.execute("PRAGMA wal_autocheckpoint=64")  # a quarter of a MiB: the log needs room too when the disk is full
             self._db.executescript(SCHEMA)
             self._db.execute("INSERT OR IGNORE INTO meta VALUES ('id', ?)", (uuid.uuid4().hex[:12],))
             self._db.execute("INSERT OR IGNORE INTO meta VALUES ('turn', '0')")

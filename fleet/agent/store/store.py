@@ -13,21 +13,22 @@ from pathlib import Path
 from typing import Any
 
 from fleet.agent.logs import Log
-from fleet.agent.store import holders, ranges
-from fleet.agent.store.failures import Gone, Misconfigured, NoRoom, Refused, Stopped, StoreError, Unauthorized, Unreachable, WrongBytes
+from fleet.agent.store import disk, holders, ranges
+from fleet.agent.store.arriving import Arriving
+from fleet.agent.store.copying import copy
+from fleet.agent.store.failures import NoRoom, Refused, Stopped, StoreError, WrongBytes
+from fleet.agent.store.fetching import Fetching, Meter, Progress, worst
 from fleet.agent.store.keeping import Keeping
-from fleet.agent.store.ledger import FileRow
 from fleet.agent.store.ranges import Spans
 from fleet.agent.store.settings import StoreSettings
 from fleet.agent.store.sources import Source, Sources
-from fleet.agent.store.transfer import Transfer, allocate, extend
+from fleet.agent.store.transfer import Transfer
 from fleet.agent.store.wanted import Wanted
 
 log = Log(__name__)
 
 MOST_WARM = 5000  # turns a warm key is remembered
 LOOK_S = 0.1  # how often a waiter looks whether the other process is through
-Progress = Callable[[int, int], None]
 
 
 @dataclass
@@ -181,29 +182,36 @@ class Store:
         assert row is not None, "a pinned file stays in the ledger"
         part = keeping.part(sha256)
         done: Spans = row.done if part.exists() else ()
-        fd = allocate(part, one.size_bytes or 0)
+        fd = disk.allocate(part, one.size_bytes or 0)
         began = time.monotonic()
         try:
-            fetching = Fetching(self, one, row, fd, source, meter, done)
+            fetching = Fetching(keeping, one, row, fd, source, meter, done)
             if done:
                 log.info("model download goes on", model=one.name, here_bytes=ranges.total(done))
-            transfer = Transfer(
+            into = Arriving(
                 fd,
-                source=source,
-                reach=self.sources.reach,
-                settings=self.settings,
                 keeper=fetching,
+                shown=source.shown,
                 size=one.size_bytes,
+                most_bytes=self.settings.largest_bytes,
                 done=done if one.size_bytes or row.mark == source.mark else (),
                 validator=row.validator if row.mark == source.mark else "",
                 stop=stop,
             )
-            digest, size = transfer.run()
+            page = False
+            if source.path is not None:
+                copy(source, into)
+            else:
+                transfer = Transfer(source, into, reach=self.sources.reach, settings=self.settings)
+                transfer.run()
+                page = transfer.page
+            digest = into.digest
+            size = int(into.size or 0)
             if digest != sha256:
                 keeping.begin_anew(sha256)
                 self._count(corrupt=1)
                 keeping.ledger.count(corrupt=1)
-                web = ": it is a web page, the source may want a login." if transfer.page else "."
+                web = ": it is a web page, the source may want a login." if page else "."
                 raise WrongBytes(f"{source.shown} gave bytes with the SHA-256 {digest[:12]}… and not {sha256[:12]}…{web}", url=source.shown, got=digest)
             self.settings.pickles.check_file(part, one)
             os.fchmod(fd, 0o444)
@@ -280,58 +288,3 @@ class Store:
         with self._lock:
             for name, value in amounts.items():
                 setattr(self.counts, name, getattr(self.counts, name) + value)
-
-
-class Meter:
-    """Bytes of the files a job lacks: how many are here, how many there will be."""
-
-    def __init__(self, missing: Sequence[Wanted], progress: Progress | None) -> None:
-        self._progress = progress
-        self._sizes = {one.sha256: one.size_bytes or 0 for one in missing}
-        self._here = dict.fromkeys(self._sizes, 0)
-
-    def show(self, one: Wanted, here: int, size: int) -> None:
-        self._here[one.sha256], self._sizes[one.sha256] = here, max(size, here)
-        if self._progress is not None:
-            self._progress(sum(self._here.values()), sum(self._sizes.values()))
-
-
-class Fetching:
-    """What a transfer asks of the store (`transfer.Keeper`)."""
-
-    def __init__(self, store: Store, one: Wanted, row: FileRow, fd: int, source: Source, meter: Meter, done: Spans) -> None:
-        self._store, self._one, self._fd, self._source, self._meter = store, one, fd, source, meter
-        self._size = one.size_bytes or row.size_bytes
-        self._here = ranges.total(done)
-        self._lock = threading.Lock()
-        self.count = 0
-
-    def room(self, size_bytes: int) -> None:
-        if size_bytes != self._size or not self._one.size_bytes:
-            self._store.keeping.resize(self._one.sha256, size_bytes)
-            extend(self._fd, size_bytes)
-            self._size = size_bytes
-
-    def note(self, done: Spans, validator: str) -> None:
-        self._store.keeping.ledger.note_progress(self._one.sha256, done=done, mark=self._source.mark, validator=validator)
-        self._meter.show(self._one, ranges.total(done), self._size)
-
-    def received(self, count: int) -> None:
-        with self._lock:
-            self.count += count
-
-
-_GRAVITY = (Unreachable, Misconfigured, Unauthorized, WrongBytes, Refused, Gone)
-
-
-def worst(one: Wanted, problems: Sequence[StoreError]) -> StoreError:
-    """The failure to report when no source helped: the one that says most about what can be done. Pure."""
-    if not problems:
-        return Gone(
-            f"{one.name} is not in the store, and its lock names no source.", "Give the model a source and lock the version again.", code="model_no_source"
-        )
-    order = {kind: place for place, kind in enumerate(_GRAVITY)}
-    chosen = min(problems, key=lambda error: min((place for kind, place in order.items() if isinstance(error, kind)), default=len(order)))
-    tried = list(dict.fromkeys(error.message for error in problems))
-    kind = type(chosen)
-    return kind(f"{one.name}: {chosen.message}", chosen.suggestion, code=chosen.code, **{**chosen.details, "model": one.name, "tried": tried[:16]})

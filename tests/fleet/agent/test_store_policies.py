@@ -15,9 +15,9 @@ from fleet.agent.store.answers import Again, Changed
 from fleet.agent.store.credentials import Secrets
 from fleet.agent.store.eviction import BLOCK, Kept, room_of, victims
 from fleet.agent.store.failures import Gone, Misconfigured, Refused, Unauthorized, Unreachable, WrongBytes
+from fleet.agent.store.fetching import worst
 from fleet.agent.store.reach import Reach, is_public, place_of
 from fleet.agent.store.sources import hub_address
-from fleet.agent.store.store import worst
 from fleet.agent.store.wanted import Wanted
 from fleet.agent.store.wire import Target, redirected
 
