@@ -169,6 +169,7 @@ WORKER = {
     # What a new worker runs before its first claim: so many smoke jobs of its pool, which took so long together when they were measured.
     "WARMUP_PROMPTS": env.int("WORKER_WARMUP_PROMPTS", 3),
     "WARMUP_S": env.float("WORKER_WARMUP_S", 60.0),
+    "SMOKE_GPU": env.bool("SMOKE_GPU", False),  # whether a built image is tried with a GPU; on the processor otherwise
 }
 AGENT_URL = env.str("AGENT_URL", PUBLIC_URL)
 

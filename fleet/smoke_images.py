@@ -23,6 +23,7 @@ from uuid import UUID
 from django.conf import settings
 
 from builds import smoke_keeping
+from builds.images.checking import hardened
 from builds.models import Version
 from controlplane.kernel.errors import Invalid, Unavailable, WorkflowError
 from fleet import smoke, smoke_rule
@@ -36,8 +37,8 @@ LONGEST_S = 900.0
 MAX_FILES = 32_000_000
 MAX_ANSWER = 64_000_000
 MAX_LOG = 4_000
-MEMORY = "8g"
-PIDS = 512
+CALL_S = 60
+POLL_S = 0.2
 LABEL = "io.comfyplane.smoke"
 PICTURE_KINDS = ("image/",)
 
@@ -83,46 +84,44 @@ def engine() -> Any:
     """A client of the container engine that builds the images; raises Unavailable when it does not answer."""
     import docker
 
-    address = str(getattr(settings, "BUILD", {}).get("DOCKER_HOST") or "")
+    address = str(settings.BUILD["DOCKER_HOST"])
     try:
-        client = docker.DockerClient(base_url=address, timeout=30) if address else docker.from_env(timeout=30)
+        client = docker.DockerClient(base_url=address, timeout=CALL_S)
         client.ping()
     except Exception as error:  # of docker, requests and urllib3 alike
         raise Unavailable(
-            "no_docker_engine",
-            f"No container engine answers{f' at {address}' if address else ''}: {str(error)[:300]}",
-            "Start it, or set DOCKER_HOST; then run the smoke run again.",
+            "docker_unavailable",
+            f"No container engine answers at {address}, so the image was not tried: {str(error)[:300]}",
+            "Start it, or say where it is in BUILD_DOCKER_HOST; then run it again.",
         ) from error
     return client
 
 
 def contained(image: str, payload: bytes, *, name: str, client: Any, longest_s: float = LONGEST_S) -> Said:
-    """Run `python -m fleet.agent --serverless -` of the image on `payload`. The container is gone afterwards, whatever happened."""
+    """Run the image's own entry point with `--serverless -` on `payload`. The container is gone afterwards, whatever happened."""
+    import docker
+
     _remove(client, name)  # of an earlier try of the same run whose process died
+    memory_mib = int(settings.BUILD["CHECK_MEMORY_MIB"])
+    gpu = settings.WORKER["SMOKE_GPU"]
     container = client.containers.create(
         image,
         ["--serverless", "-"],
-        entrypoint=["python", "-m", "fleet.agent"],
         name=name,
         labels={LABEL: name},
         stdin_open=True,
         network_mode="none",
-        read_only=True,
-        tmpfs={"/tmp": "rw,size=2g,mode=1777", "/data": "rw,size=4g,mode=1777"},  # noqa: S108 - inside the container
-        cap_drop=["ALL"],
-        security_opt=["no-new-privileges"],
-        mem_limit=MEMORY,
-        pids_limit=PIDS,
-        environment={"COMFYUI_ARGS": "--cpu"} if not _has_gpu() else {},
+        environment={} if gpu else {"COMFYUI_ARGS": "--cpu"},
         log_config={"Type": "json-file", "Config": {"max-size": "200m", "max-file": "1"}},
-        **({"device_requests": _gpus()} if _has_gpu() else {}),
+        **({"device_requests": [docker.types.DeviceRequest(count=1, capabilities=[["gpu"]])]} if gpu else {}),
+        **hardened(memory_mib),
     )
     began = time.monotonic()
     try:
         attached = container.attach_socket(params={"stdin": 1, "stream": 1})
         container.start()
         _feed(attached, payload)
-        code = _ended(container, longest_s)
+        code = _ended(container, began + longest_s)
         seconds = time.monotonic() - began
         answer = _bounded(container.logs(stdout=True, stderr=False, stream=True))
         tail = container.logs(stdout=False, stderr=True, tail=40)[-MAX_LOG:].decode("utf-8", "replace")
@@ -158,16 +157,16 @@ def _feed(attached: Any, payload: bytes) -> None:
         attached.close()
 
 
-def _ended(container: Any, longest_s: float) -> int | None:
+def _ended(container: Any, until: float) -> int | None:
     """The exit code, or None for one that had to be ended."""
-    import requests
-
-    try:
-        return int(container.wait(timeout=longest_s)["StatusCode"])
-    except (requests.exceptions.ReadTimeout, requests.exceptions.ConnectionError):
-        with contextlib.suppress(Exception):
-            container.kill()
-        return None
+    while time.monotonic() < until:
+        container.reload()
+        if container.status in ("exited", "dead"):
+            return int(container.attrs["State"]["ExitCode"])
+        time.sleep(POLL_S)
+    with contextlib.suppress(Exception):
+        container.kill()
+    return None
 
 
 def _bounded(chunks: Any) -> bytes:
@@ -229,13 +228,3 @@ def _remove(client: Any, name: str) -> None:
 
     with contextlib.suppress(docker.errors.NotFound, docker.errors.APIError):
         client.containers.get(name).remove(force=True, v=True)
-
-
-def _has_gpu() -> bool:
-    return bool(getattr(settings, "BUILD", {}).get("SMOKE_GPU"))
-
-
-def _gpus() -> list[Any]:
-    import docker
-
-    return [docker.types.DeviceRequest(count=1, capabilities=[["gpu"]])]
