@@ -1,12 +1,12 @@
 """How well and how fast node classes find their packs, with the full public node lists.
 
-    python bench/dependencies.py --lists PATH [--graphs FOLDER] [--repeat 3]
+    python bench/dependencies.py --lists PATH [--graphs FOLDER] [--repeat 3] [--postgres]
 
 Every template of the conversion data and every canvas file of FOLDER is reported on twice: as it is, which is timed,
 and with all pack ids taken out, which is compared with the ids it carried: exact (decided, and right), first (not decided, the right pack
 is the first candidate), among (it is a later one), core, core_undecided, wrong (decided, and another pack), misleading (not decided, and
 the right pack is not shown), missing (the lists name the pack but not the class), not_listed (the lists do not know the pack). Without --lists (or COMFYPLANE_NODE_LISTS)
-nothing is measured. DATABASE_URL decides on which database; by default a new SQLite file in a temporary folder.
+nothing is measured. The database is a new SQLite file, a throw-away PostgreSQL with --postgres, or what DATABASE_URL names.
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ def recovered(rows: list[tuple[str, str, dict[str, Any]]], *, library: Any) -> t
         report = of_graph(graph=None, ui_graph=stripped(canvas), library=library)
         for use in report.classes:
             hints = set(carried.classes[use.name].hints)
-            if use.status == "ui_only" or not hints:
+            if use.status == "ui_only" or not (hints or (group == "recorded" and use.name in library.object_info)):
                 continue
             said = verdict(use, hints, known)
             table.setdefault(group, Counter())[said] += 1
@@ -163,14 +163,24 @@ def main() -> int:
     parser.add_argument("--lists", default=os.environ.get("COMFYPLANE_NODE_LISTS", ""), help="folder, wheel or zip of the public node lists")
     parser.add_argument("--graphs", type=Path, help="a folder of canvas files that carry pack ids")
     parser.add_argument("--repeat", type=int, default=3)
+    parser.add_argument("--postgres", action="store_true", help="on a throw-away PostgreSQL")
     chosen = parser.parse_args()
     if not chosen.lists or not Path(chosen.lists).exists() or not (DATA / "conversion").exists():
         print("dependencies: no node lists or no recorded templates here; name the lists with --lists or COMFYPLANE_NODE_LISTS")
         return 0
+    if chosen.postgres:
+        from bench.throwaway_postgres import cluster
+
+        with cluster(durable=False) as url:
+            os.environ["DATABASE_URL"] = url
+            return prepared(chosen)
+    return prepared(chosen)
+
+
+def prepared(chosen: argparse.Namespace) -> int:
+    """Measure with a folder of its own for what is written."""
     with tempfile.TemporaryDirectory() as folder:
-        os.environ.setdefault("DATA_DIR", folder)
-        if os.environ["DATA_DIR"] != folder and "DATABASE_URL" not in os.environ:
-            os.environ["DATA_DIR"] = folder
+        os.environ["DATA_DIR"] = folder
         os.environ.setdefault("DJANGO_SETTINGS_MODULE", "controlplane.settings")
         return measure(chosen)
 
