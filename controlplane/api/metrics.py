@@ -29,7 +29,7 @@ from controlplane.kernel import envelope, metrics
 from controlplane.kernel.errors import Forbidden
 from controlplane.kernel.models import LoopLease, OutboxEntry
 from controlplane.kernel.stats import Histogram
-from fleet import reconcile
+from fleet import queries_smoke, reconcile
 from fleet.models import Job, MinuteRollup, Pool, Worker
 
 MOST_WORKFLOWS = 200
@@ -145,6 +145,7 @@ class State(Collector):
         yield from self._jobs()
         yield from self._pools()
         yield from self._loops()
+        yield from self._smoke()
         yield from model_stores.families(now=self._now)
         pending = GaugeMetricFamily("comfyplane_outbox_entries", "Outbox entries not delivered, by state", labels=["state"])
         held = dict(OutboxEntry.objects.exclude(state=OutboxEntry.State.DONE).values_list("state").annotate(n=Count("id")).order_by())
@@ -190,6 +191,21 @@ class State(Collector):
             limits.add_metric([pool.slug, "base"], pool.base)
             limits.add_metric([pool.slug, "max"], pool.max)
         yield from (depth, running, oldest, workers, limits)
+
+    def _smoke(self) -> Iterator[GaugeMetricFamily]:
+        found = queries_smoke.matrix()
+        endpoints = GaugeMetricFamily("comfyplane_smoke_endpoints", "Endpoints by what their last smoke run came to", labels=["state"])
+        for state in ("passed", "failed", "never"):
+            endpoints.add_metric([state], sum(cell.state == state for cell in found.cells))
+        passed = GaugeMetricFamily("comfyplane_smoke_passed", "Whether no last smoke run of a workflow's endpoints failed", labels=["workflow"])
+        seconds = GaugeMetricFamily("comfyplane_smoke_run_seconds", "Run time of the last smoke run of what production runs", labels=["workflow"])
+        for row in found.rows[:MOST_WORKFLOWS]:  # the failing ones come first
+            if any(cell.ended is not None for cell in row.cells):
+                passed.add_metric([row.workflow.slug], 0 if any(cell.failing for cell in row.cells) else 1)
+            live = next((cell.ended for cell in row.cells if "production" in cell.channels and cell.ended is not None), None)
+            if live is not None and live.report.get("run_s") is not None:
+                seconds.add_metric([row.workflow.slug], live.report["run_s"])
+        yield from (endpoints, passed, seconds)
 
     def _loops(self) -> Iterator[GaugeMetricFamily]:
         age = GaugeMetricFamily("comfyplane_loop_age_seconds", "Time since a control loop last ran", labels=["loop"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from typing import Any
+from urllib.parse import urlencode
 
 from django.http import Http404, HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
@@ -14,8 +15,8 @@ from django.views.decorators.http import require_GET, require_http_methods, requ
 
 from billing.customers import HOUSE
 from builds import smoke_inputs, smoke_keeping
-from builds.models import SmokeInput, Version
-from controlplane.console import actions, numbers, pages, roles
+from builds.models import SmokeInput, Version, Workflow
+from controlplane.console import actions, numbers, pages, roles, workflows
 from controlplane.console.workflows import CHANNEL_WORDS
 from controlplane.kernel import jsonbody
 from controlplane.kernel.errors import Invalid, NotFound, WorkflowError
@@ -116,6 +117,18 @@ def _csv(rows: list[tuple[Any, list[Cell]]]) -> Iterator[list[Any]]:
             yield [*line, c.image.state if c.image else None, c.image.build.image if c.image and c.image.build else None]
 
 
+@roles.staff
+@require_GET
+def workflow(request: HttpRequest, slug: str) -> HttpResponse:
+    """The rows of one workflow, among its other pages."""
+    now = timezone.now()
+    found = workflows.find(slug)
+    rows = [(row.workflow, row.cells) for row in queries_smoke.matrix(slug=slug).rows]
+    context = {"rows": rows, "channel_words": CHANNEL_WORDS, "trigger_words": TRIGGERS, "back": slug, "may_run": roles.may(request, "operator")}
+    csv = f"{reverse('ops:smoke')}?{urlencode({'q': slug, 'format': 'csv'})}" if rows else ""
+    return workflows.answer(request, found, "console/workflow_smoke.html", context, tab="smoke", word="Smoke runs", now=now, csv_href=csv)
+
+
 @roles.needs("operator", "Running smoke runs")
 @require_POST
 def run(request: HttpRequest) -> HttpResponse:
@@ -146,7 +159,10 @@ def chosen(what: str) -> list[Version]:
 
 
 def _back(request: HttpRequest) -> str:
-    version_id = parse_uuid(request.POST.get("back", ""))
+    back = request.POST.get("back", "")[:60]
+    version_id = parse_uuid(back)
+    if version_id is None and back and Workflow.objects.filter(slug=back).exists():
+        return reverse("ops:workflow_smoke", args=[back])
     version = Version.objects.select_related("workflow").only("number", "workflow__slug").filter(id=version_id).first() if version_id else None
     return reverse("ops:smoke_version", args=[version.workflow.slug, version.number]) if version else reverse("ops:smoke")
 

@@ -35,6 +35,7 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("workflows/<slug:slug>/lock/", lock.page, name="workflow_lock"),
     path("workflows/<slug:slug>/versions/<int:number>/lock/<slug:name>", lock.download, name="workflow_lock_file"),
     path("workflows/<slug:slug>/settings/", workflows.settings, name="workflow_settings"),
+    path("workflows/<slug:slug>/smoke/", smoke.workflow, name="workflow_smoke"),
     path("smoke/", smoke.matrix, name="smoke"),
     path("smoke/run/", smoke.run, name="smoke_run"),
     path("smoke/<slug:slug>/v<int:number>/", smoke.version, name="smoke_version"),

@@ -94,7 +94,7 @@ def shell(request: HttpRequest, workflow: Workflow, *, tab: str) -> dict[str, An
     channels = {c.name: known[c.version_id] for c in workflow.channels.all() if c.version_id in known}
     tabs = [("overview", "Overview", "ops:workflow"), ("api", "API", "ops:workflow_api"), ("versions", "Versions", "ops:workflow_versions")]
     tabs += [("dependencies", "Dependencies", "ops:workflow_dependencies"), ("lock", "Lock", "ops:workflow_lock")]
-    tabs += [("builds", "Builds", "ops:workflow_builds")]
+    tabs += [("builds", "Builds", "ops:workflow_builds"), ("smoke", "Smoke runs", "ops:workflow_smoke")]
     tabs += [("jobs", "Jobs", "ops:workflow_jobs"), ("settings", "Settings", "ops:workflow_settings")]
     stable, newest = channels.get("production"), next(iter(known.values()), None)
     return {

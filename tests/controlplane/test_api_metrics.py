@@ -9,7 +9,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from controlplane.api import metrics
 from controlplane.kernel.models import LoopLease
-from fleet import rollups
+from fleet import rollups, smoke
 from fleet.models import MinuteRollup
 from tests.controlplane import api_world as world
 
@@ -117,3 +117,17 @@ def test_without_a_token_set_none_opens_it(settings):
 def test_behind_a_proxy_the_token_that_was_made_opens_it(settings):
     answer = Client().get("/metrics", headers={"X-Forwarded-For": "127.0.0.1", "Authorization": f"Bearer {settings.METRICS_TOKEN}"})
     assert settings.METRICS_TOKEN and answer.status_code == 200
+
+
+def test_smoke_runs_are_counted_by_state_and_workflow():
+    good, bad = world.workflow("good").versions.get(), world.workflow("bad").versions.get()
+    world.workflow("fresh")
+    at = timezone.now()
+    for version, error in ((good, None), (bad, {"code": "x", "message": "m", "suggestion": "s"})):
+        run = smoke.request(version=version, trigger="import", actor="smoke", now=at)
+        smoke.close(run.id, error=error, report={"run_s": 2.5}, now=at)
+    seen = scrape()
+    assert [seen["comfyplane_smoke_endpoints", state] for state in ("passed", "failed", "never")] == [1, 1, 1]
+    assert (seen["comfyplane_smoke_passed", "good"], seen["comfyplane_smoke_passed", "bad"]) == (1, 0)
+    assert seen["comfyplane_smoke_run_seconds", "good"] == 2.5
+    assert ("comfyplane_smoke_passed", "fresh") not in seen

@@ -197,6 +197,17 @@ def test_the_command_starts_runs_waits_and_tells_by_its_exit_code(world, capsys,
     assert command(capsys, "good", "--all", "--json")[0] == 2
 
 
+def test_a_workflows_own_tab_shows_its_rows_and_comes_back_to_it(world):
+    client = rows.client("operator")
+    page = client.get("/ops/workflows/bad/smoke/").content.decode()
+    assert page.count("<tr>") == 2 and "Run again" in page and rows.XSS not in page
+    assert 'href="/ops/workflows/bad/smoke/" aria-current="page"' in page
+    version = world["bad"].versions.get()
+    assert client.post("/ops/smoke/run/", {"what": str(version.id), "back": "bad"}).url == "/ops/workflows/bad/smoke/"
+    assert client.post("/ops/smoke/run/", {"what": str(version.id), "back": "//evil.example"}).url == "/ops/smoke/"
+    assert client.get("/ops/workflows/none/smoke/").status_code == 404
+
+
 def test_smoke_jobs_are_named_for_what_they_are(world, now):
     smoke.step(fence=lambda: None, now=now)
     job = Job.objects.filter(source="smoke").first()
