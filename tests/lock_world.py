@@ -133,6 +133,24 @@ class World:
         folder.mkdir(exist_ok=True)
         return folder.as_uri()
 
+    def settings(self, before: Mapping[str, Any]) -> dict[str, Any]:
+        """settings.BUILD that points here."""
+        return {
+            **before,
+            "CACHE": str(self.sources.cache),
+            "COMFYUI_REPOSITORY": COMFYUI,
+            "COMFYUI_REF": "",
+            "COMFYUI_SOURCE": "",
+            "PACK_MIRROR": self.sources.pack_mirror,
+            "FIND_LINKS": self.sources.find_links,
+            "PACKAGE_INDEX": self.empty_index(),
+            "AGENT_REQUIREMENTS": ["yarl"],
+            "CONSTRAINTS": [],
+            "LEAVE_OUT": [],
+            "TORCH_BACKEND": "",
+            "BASE_IMAGE": self.target.base_image,
+        }
+
     def with_target(self, **changes: Any) -> Target:
         return replace(self.target, **changes)
 

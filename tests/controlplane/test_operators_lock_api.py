@@ -37,21 +37,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Any:
 @pytest.fixture
 def built(world: Any, settings: Any) -> Any:
     """Settings that point at the little world."""
-    settings.BUILD = {
-        **settings.BUILD,
-        "CACHE": str(world.sources.cache),
-        "COMFYUI_REPOSITORY": world.target.repository,
-        "COMFYUI_REF": "",
-        "COMFYUI_SOURCE": "",
-        "PACK_MIRROR": world.sources.pack_mirror,
-        "FIND_LINKS": world.sources.find_links,
-        "PACKAGE_INDEX": world.empty_index(),
-        "AGENT_REQUIREMENTS": ["yarl"],
-        "CONSTRAINTS": [],
-        "LEAVE_OUT": [],
-        "TORCH_BACKEND": "",
-        "BASE_IMAGE": world.target.base_image,
-    }
+    settings.BUILD = world.settings(settings.BUILD)
     NodeLibrary.objects.create(name="small", comfyui_version="0.3.64", sha256="0" * 64, object_info=CLASSES, current=True, created_at=timezone.now())
     return world
 
