@@ -20,6 +20,7 @@ from billing import pricing, quotas
 from billing.models import ApiKey, Customer, PlanRevision
 from builds import inputs as input_rules
 from builds import versions
+from builds.dependencies.fitting import refuse_unfit
 from builds.models import Channel, Version, Workflow
 from controlplane.kernel import jsonbody, outbound, sql
 from controlplane.kernel.errors import Conflict, Forbidden, Gone, Invalid, LimitExceeded, NotFound, OutOfMoney, Unavailable, WorkflowError
@@ -69,6 +70,7 @@ def submit(
         if before is not None:
             return Admitted(before, replayed=True)
     values = input_rules.fill_random(chosen, input_rules.validate(chosen, inputs))
+    refuse_unfit(chosen, values)
     rank = _rank(priority, plan)
     deadline_at = _deadline(deadline_s, now)
     _check_metadata(metadata)

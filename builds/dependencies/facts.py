@@ -59,7 +59,7 @@ def load(needs: Needs, *, library: Any, workflow: Workflow | None = None) -> Fac
         packs=packs,
         claims={name: tuple(found) for name, found in claims.items()},
         pins=pins,
-        models=_models(needs),
+        models=known_models(needs),
         lists=_newest(lists),
     )
 
@@ -227,7 +227,7 @@ def _core_names(sha256: str) -> frozenset[str]:
     return _cores[sha256]
 
 
-def _models(needs: Needs) -> dict[str, tuple[ModelSource, ...]]:
+def known_models(needs: Needs) -> dict[str, tuple[ModelSource, ...]]:
     """Known files by their own name in small letters; names without an ending also find those with one."""
     names = {spelling.basename(one.name) for one in needs.models}
     bare = {spelling.basename(one.name) for one in needs.models if one.any_suffix}
