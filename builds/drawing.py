@@ -20,7 +20,7 @@ from builds.links import Graph, as_link, links
 from builds.nodespecs import info_of, read
 
 SCALE = 0.62
-LEAST_W, LEAST_H, MOST_H = 104.0, 44.0, 420.0
+LEAST_W, LEAST_H, MOST_W, MOST_H = 104.0, 44.0, 420.0, 200.0
 TITLE_H = 30.0
 MARGIN = 18.0
 MOST_PX = 9_000.0
@@ -172,7 +172,7 @@ def _places(sheet: Sheet, prefix: str, folded: Graph) -> dict[str, tuple[float, 
         collapsed = isinstance(raw.get("flags"), Mapping) and bool(raw["flags"].get("collapsed"))
         w, h = size or (210.0, 60.0)
         height = LEAST_H if collapsed else min(max((h + TITLE_H) * SCALE, LEAST_H), MOST_H)
-        places[box] = (at[0] * SCALE, (at[1] - TITLE_H) * SCALE, min(max(w * SCALE, LEAST_W), MOST_H), height)
+        places[box] = (at[0] * SCALE, (at[1] - TITLE_H) * SCALE, min(max(w * SCALE, LEAST_W), MOST_W), height)
     width = max((x + w for x, _, w, _ in places.values()), default=0) - min((x for x, *_ in places.values()), default=0)
     height = max((y + h for _, y, _, h in places.values()), default=0) - min((y for _, y, *_ in places.values()), default=0)
     return places if width <= MOST_PX and height <= MOST_PX else None

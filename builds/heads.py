@@ -81,7 +81,7 @@ def moved(line: Branch) -> Conflict:
 
 def _adopted(workflow: Workflow, *, keep: bool) -> Branch | None:
     """The main branch of a workflow whose versions are older than branches."""
-    newest = workflow.versions.order_by("-number").first()
+    newest = Version.objects.filter(workflow=workflow).order_by("-number").first()
     if newest is None:
         return None
     at, by = newest.created_at, newest.author

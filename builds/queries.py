@@ -44,9 +44,10 @@ def version(workflow: Workflow, wanted: str | int | None = None) -> Version:
     if text in Channel.Name.values:
         found = serving(workflow, text)
     elif text.removeprefix("v").isdecimal() and len(text) <= 9:
-        found = workflow.versions.filter(number=int(text.removeprefix("v"))).first()
+        # Not through the workflow, whose versions may be there already without their graphs.
+        found = Version.objects.filter(workflow=workflow, number=int(text.removeprefix("v"))).first()
     elif 8 <= len(text) <= 64:
-        matches = list(workflow.versions.filter(sha256__startswith=text)[:2])
+        matches = list(Version.objects.filter(workflow=workflow, sha256__startswith=text)[:2])
         found = matches[0] if len(matches) == 1 else None
     if found is None:
         raise NotFound("unknown_version", f"{workflow.slug} has no version {text[:70]}.", "Name a number, a channel, or at least 8 characters of the hash.")

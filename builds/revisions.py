@@ -54,7 +54,9 @@ def version_named(text: str) -> Version:
 
 def at(workflow: Workflow, text: str) -> Version:
     """A version of `workflow` by branch, number, channel or the start of its hash; raises NotFound."""
-    line = Branch.objects.select_related("head").filter(workflow=workflow, name=text).first()
+    # No branch is called like a number.
+    numbered = text.removeprefix("v").isdecimal()
+    line = None if numbered else Branch.objects.select_related("head").filter(workflow=workflow, name=text).first()
     if line is not None:
         return line.head
     if text == heads.MAIN:

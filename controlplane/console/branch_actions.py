@@ -12,9 +12,10 @@ from django.urls import reverse
 from django.utils import timezone
 from django.views.decorators.http import require_http_methods, require_POST
 
-from builds import branches, heads, revisions
+from builds import branches, heads, revisions, wording
 from builds.comparing import Content, diff, telling
 from builds.merging import OURS, THEIRS, Clash
+from builds.merging.clashes import INPUTS, NODE, VERSION
 from builds.models import Branch, Version, Workflow
 from controlplane.console import actions, once, roles
 from controlplane.console.workflows import answer, find
@@ -146,12 +147,22 @@ def _shown(ready: branches.Prepared) -> dict[str, Any]:
     clashes = sorted(ready.merged.clashes, key=lambda clash: bool(clash.chosen))
     found = diff(Content.of(ready.ours), ready.merged.content)
     return {
-        "clashes": [(at, clash, _sides(clash)) for at, clash in enumerate(clashes[:MOST_CLASHES])],
+        "clashes": [(at, clash, _label(clash, ready), _sides(clash)) for at, clash in enumerate(clashes[:MOST_CLASHES])],
         "clashes_left": max(0, len(clashes) - MOST_CLASHES),
         "open": len(ready.merged.open),
         "outcome": telling.summary(found),
         "notes": ready.merged.notes[:50],
     }
+
+
+def _label(clash: Clash, ready: branches.Prepared) -> str:
+    """What people call the place of a conflict."""
+    if clash.node in (INPUTS, VERSION):
+        return f"{'API input' if clash.node == INPUTS else 'Limit'} {telling.cut(clash.field, 100)}"
+    graphs = [ready.merged.content.graph] if ready.merged else []
+    node = next((graph[clash.node] for graph in (*graphs, ready.ours.graph, ready.theirs.graph) if clash.node in graph), None)
+    title = telling.cut(wording.title(node), 80) if node else f"Node {clash.node}"
+    return f"{title}, {'the whole node' if clash.field == NODE else telling.cut(clash.field.removeprefix('@'), 80)}"
 
 
 def _sides(clash: Clash) -> list[tuple[str, str]]:

@@ -18,6 +18,7 @@ from fleet.queries_workflows import NodeTimes
 
 MOST_NODES = 60
 MOST_EDGES = 300
+MOST_SETTINGS = 8
 _TYPES: dict[str, tuple[str, str, str]] = {
     "MODEL": ("Model", "--c1", ""),
     "CLIP": ("CLIP", "--c2", ""),
@@ -53,6 +54,7 @@ class Node:
     change: str = ""
     tint: str = ""
     href: str = ""
+    lines: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,10 +212,33 @@ def _node(laid: Any, graph: Any, facts: Facts, query: str) -> Node:
     if problem:
         said.append(problem)
     return Node(
-        id=laid.id, title=laid.title or class_type or laid.id, class_type=class_type, value=str(laid.value or ""), x=laid.x, y=laid.y, w=laid.w, h=laid.h,
-        seconds=seconds, share=share, exposed=exposed, problem=problem, label=", ".join(said), change=change, tint=laid.tint,
+        id=laid.id,
+        title=laid.title or class_type or laid.id,
+        class_type=class_type,
+        value=str(laid.value or ""),
+        x=laid.x,
+        y=laid.y,
+        w=laid.w,
+        h=laid.h,
+        seconds=seconds,
+        share=share,
+        exposed=exposed,
+        problem=problem,
+        label=", ".join(said),
+        change=change,
+        tint=laid.tint,
         href=f"{query}{'' if query.endswith(('?', '&')) else '&'}{urlencode({'inside': laid.id})}" if laid.members else "",
-    )  # fmt: skip
+        lines=() if laid.members else _settings(raw, laid),
+    )
+
+
+def _settings(raw: Any, laid: Any) -> tuple[str, ...]:
+    """More of its settings, where the author's box has room for them."""
+    room = min(MOST_SETTINGS, int((laid.h - 50) // 15))
+    if room < 1 or not isinstance(raw, dict):
+        return ()
+    values = [(str(name), value) for name, value in raw.get("inputs", {}).items() if isinstance(value, str | int | float)]
+    return tuple(wording.cut(" ".join(f"{name} {value}".split()), 60) for name, value in values[:room]) if len(values) > 1 else ()
 
 
 def titles_of(graph: Any) -> dict[str, str]:

@@ -39,7 +39,7 @@ def rows(entries: Iterable[tuple[int, tuple[int, ...]]]) -> list[Row]:
         up = [(at, lane if wanted == number else at) for at, wanted in enumerate(waiting) if wanted is not None]
         for at in mine:
             waiting[at] = None
-        down: list[tuple[int, int]] = []
+        down = [(at, at) for at, wanted in enumerate(waiting) if wanted is not None]
         for order, parent in enumerate(parents):
             to = next((at for at, wanted in enumerate(waiting) if wanted == parent), None)
             if to is None or (order == 0 and to > lane):
@@ -48,7 +48,6 @@ def rows(entries: Iterable[tuple[int, tuple[int, ...]]]) -> list[Row]:
                     waiting.append(None)
                 waiting[to] = parent
             down.append((lane, to))
-        down += [(at, at) for at, wanted in enumerate(waiting) if wanted is not None and (lane, at) not in down]
         found.append(Row(lane, tuple(up), tuple(down), merge=len(parents) > 1))
         while waiting and waiting[-1] is None:
             waiting.pop()

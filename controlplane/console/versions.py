@@ -20,10 +20,10 @@ from fleet import queries_workflows
 from fleet.queries_workflows import Day
 
 MOST_ROWS = 100
-MOST_NODES = 120
-MOST_LINES = 240
+MOST_NODES = 80
+MOST_LINES = 150
 LONGEST = 140
-VERDICTS = {"unchanged": ("API unchanged", "ok"), "compatible": ("API compatible", "info"), "breaking": ("API breaking", "bad")}
+VERDICTS = {"unchanged": ("API unchanged", "ok", "check"), "compatible": ("API compatible", "info", "check"), "breaking": ("API breaking", "bad", "xoct")}
 STATUS_KINDS = {"added": "ok", "removed": "bad", "changed": "warn"}
 
 

@@ -98,6 +98,8 @@ def _node(n: Node) -> SafeString:
         format_html('<text x="{}" y="{}" font-size="11" class="v">{}</text>', _px(n.x + 9), _px(n.y + 33), _cut(n.value or f"#{n.id}", n.w - 18)),
         format_html('<rect class="tr" x="{}" y="{}" width="{}" height="3" rx="1.5"/>', _px(n.x + 9), _px(n.y + n.h - 8), _px(n.w - 18)),
     ]
+    for at, line in enumerate(n.lines):
+        inner.append(format_html('<text x="{}" y="{}" font-size="10.5" class="v">{}</text>', _px(n.x + 9), _px(n.y + 50 + 15 * at), _cut(line, n.w - 18)))
     if n.tint:
         inner.append(format_html('<rect x="{}" y="{}" width="{}" height="3" fill="{}"/>', _px(n.x + 7), _px(n.y + 1), _px(n.w - 14), n.tint))
     if n.change:
