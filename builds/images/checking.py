@@ -7,6 +7,7 @@ worker would, and writes down its object_info.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -82,6 +83,27 @@ def boot(docker: Docker, image: str, *, memory_mib: int, seconds: float, stop: C
                 container.remove(force=True)
     took = time.monotonic() - began
     return _understood(code, out, [line[:2000] for line in said], killed, memory_mib, took)
+
+
+def content_of(attributes: Mapping[str, Any]) -> str:
+    """A word for everything in an image but its last layer, which only names the lock: equal words start equally.
+
+    `attributes` is what the engine says about the image.
+    """
+    layers = (attributes.get("RootFS") or {}).get("Layers") or []
+    config = attributes.get("Config") or {}
+    said = [layers[:-1], [config.get(name) for name in ("Env", "Entrypoint", "Cmd", "User", "WorkingDir")]]
+    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
+
+
+def kept(found: Found) -> bytes:
+    """What was found, to be read again by `recalled`."""
+    return json.dumps({"object_info": found.object_info, "python": found.python, "debian": found.debian, "log": found.log, "seconds": found.seconds}).encode()
+
+
+def recalled(data: bytes) -> Found:
+    """What `kept` wrote."""
+    return Found(**json.loads(data))
 
 
 def missing(classes: Iterable[str], found: Found) -> list[str]:

@@ -27,6 +27,7 @@ from controlplane.kernel.errors import Invalid, Unavailable
 # Archives cannot say 1970 in every format; any fixed moment does.
 MTIME = 946_684_800
 MAX_ARCHIVE = 500_000_000
+WEIGHTS = frozenset((".safetensors", ".ckpt", ".pt", ".pth", ".bin", ".gguf", ".onnx", ".sft"))
 ARCHIVES = "https://api.comfy.org/nodes/{id}/versions/{version}"
 
 
@@ -62,7 +63,7 @@ def write(document: Mapping[str, Any], *, text: str, sources: Sources, agent: Pa
         tree = repositories.open_tree(
             places.comfyui_address(sources, comfyui["repository"]), comfyui["commit"], sources=sources, repository=comfyui["repository"]
         )
-        add("comfyui", trees.of_commit(tree, name="ComfyUI"))
+        add("comfyui", _without_weights(trees.of_commit(tree, name="ComfyUI"), notes))
         for pack in document["packs"]:
             say(f"reading pack {pack['key']}")
             add(f"packs/{dockerfile.folder(pack)}", _pack(pack, sources, notes))
@@ -84,6 +85,15 @@ def agent_version(package: Path) -> str:
     for file in agent_files(package):
         digest.update(f"{file.path}\0{len(file.data)}\0".encode() + file.data)
     return digest.hexdigest()[:12]
+
+
+def _without_weights(files: Iterator[File], notes: list[str]) -> Iterator[File]:
+    """What lies in models/ of a source tree that somebody also works in has no place in an image: workers fetch weights by hash."""
+    for file in files:
+        if file.path.startswith("models/") and Path(file.path).suffix.lower() in WEIGHTS:
+            notes.append(f"ComfyUI: {file.path[:200]} is not part of the image; workers fetch models by hash")
+        else:
+            yield file
 
 
 def _pack(pack: Mapping[str, Any], sources: Sources, notes: list[str]) -> Iterator[File]:

@@ -9,6 +9,7 @@ import re
 import shutil
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -217,13 +218,19 @@ def engine(scratch: Path) -> Iterator[str]:
         log.close()
 
 
+def make_base(cache: Path) -> Path:
+    """The base image as a tar under `cache`, made once by debootstrap."""
+    tar = cache / BASE_TAR
+    if not tar.is_file():
+        _debootstrap(cache, tar)
+    return tar
+
+
 def base_image(client: Any, cache: Path) -> str:
     """Load the base image, made once by debootstrap and kept as a tar under `cache`; its id."""
     with contextlib.suppress(Exception):
         return str(client.images.get(BASE).id)
-    tar = cache / BASE_TAR
-    if not tar.is_file():
-        _debootstrap(cache, tar)
+    tar = make_base(cache)
     name, _, tag = BASE.partition(":")
     changes = ["ENV PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", 'CMD ["python3"]']
     client.api.import_image_from_file(str(tar), repository=name, tag=tag, changes=changes)
@@ -270,3 +277,7 @@ def registry(scratch: Path) -> Iterator[str]:
         server.terminate()
         server.wait(10)
         log.close()
+
+
+if __name__ == "__main__":
+    make_base(Path(sys.argv[1]))

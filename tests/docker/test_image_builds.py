@@ -86,6 +86,8 @@ def test_a_change_of_the_workflow_alone_takes_every_layer_but_the_last_from_the_
     assert build.state == "succeeded", build.error
     fresh = [step.name for step in build.steps.all() if step.stage and step.state == "done" and "] FROM " not in step.name]
     assert len(fresh) == 1 and fresh[0].endswith("COPY lock.json /opt/comfyplane/lock.json"), fresh
+    assert any("which was started then" in line["text"] for line in telling.lines_after(build, 0))
+    assert build.classes["missing"] == [] and build.sbom_sha256
     assert seconds < 5.0
 
 
