@@ -7,6 +7,9 @@ import io
 import json
 import os
 import pickle
+import shutil
+import ssl
+import subprocess
 import threading
 import zipfile
 from collections.abc import Callable, Iterator
@@ -16,10 +19,11 @@ from typing import Any
 
 import pytest
 
-from fleet.agent.store import placing
+from fleet.agent.store import placing, wire
 from fleet.agent.store import settings as store_settings
 from fleet.agent.store.contents import PicklePolicy
 from fleet.agent.store.failures import Gone, Misconfigured, NoRoom, Refused, Stopped, StoreError, Unauthorized, Unreachable, WrongBytes
+from fleet.agent.store.reach import Reach
 from fleet.agent.store.settings import StoreSettings
 from fleet.agent.store.store import Store
 from fleet.agent.store.wanted import Wanted
@@ -693,3 +697,61 @@ def test_help_names_every_setting():
     text = Path(store_settings.__file__).read_text()
     read = set(re.findall(r'said(?:\.get\(|\[)"([a-z0-9_]+)"', text)) - {"slow", "slow_after_s", "backoff_s"}
     assert read and all(f"COMFYPLANE_STORE_{name.upper()}" in store_settings.HELP for name in read)
+
+
+# TLS and proxies
+
+
+def certificate(directory: Path, name: str) -> tuple[Path, Path]:
+    key, cert = directory / "key.pem", directory / "cert.pem"
+    subject = ["-subj", f"/CN={name}", "-addext", f"subjectAltName=DNS:{name}"]
+    words = ["-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-keyout", str(key), "-out", str(cert)]
+    subprocess.run(["openssl", "req", *words, *subject], check=True, capture_output=True)
+    return key, cert
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="making a certificate needs openssl")
+def test_the_name_is_checked_in_the_certificate_and_the_checked_address_connected_to(tmp_path, monkeypatch):
+    key, cert = certificate(tmp_path, "models.example")
+    monkeypatch.setenv("SSL_CERT_FILE", str(cert))
+    wire._tls.cache_clear()
+    asked: list[str] = []
+
+    def resolve(host: str, port: int) -> list[str]:
+        asked.append(host)
+        return ["127.0.0.1"]
+
+    try:
+        with ModelSource() as source:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(cert, key)
+            source._server.socket = context.wrap_socket(source._server.socket, server_side=True)
+            source.add("/m", b"bytes")
+            reach = Reach([f"models.example:{source.port}", f"other.example:{source.port}"], resolve=resolve)
+            with wire.Wire(reach, timeout_s=5) as one:
+                answer, _ = one.get(wire.Target(f"https://models.example:{source.port}/m"), {})
+                assert answer.read() == b"bytes"
+                again, _ = one.get(wire.Target(f"https://models.example:{source.port}/m"), {})
+                assert again.read() == b"bytes"
+                assert asked == ["models.example"], "looked up once, and the connection used twice"
+                with pytest.raises(ssl.SSLCertVerificationError):
+                    one.get(wire.Target(f"https://other.example:{source.port}/m"), {})
+            assert source.requests[0]["headers"]["host"] == f"models.example:{source.port}"
+    finally:
+        wire._tls.cache_clear()
+
+
+def test_a_proxy_is_asked_instead_of_the_host(open_store, source):
+    data = tensors(3 * PART)
+    with ModelSource() as proxy:
+        proxy.add("http://models.nowhere/m", data)
+        store = open_store(hosts=("http://models.nowhere",), proxy=proxy.url)
+        assert store.ensure([model(data, "http://models.nowhere/m")], job="a")
+        assert len(proxy.requests) == 3 and {r["headers"]["host"] for r in proxy.requests} == {"models.nowhere"}
+
+
+def test_a_server_that_closes_idle_connections_is_connected_to_again(open_store, source):
+    store = open_store(streams=1)
+    data = tensors(4 * PART)
+    source.add("/m", data, headers={"Connection": "close"})
+    assert store.ensure([model(data, source.url + "/m")], job="a")
