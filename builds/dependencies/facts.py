@@ -203,7 +203,7 @@ def _core_of_others(names: list[str], library: Any) -> dict[str, str]:
     found: dict[str, str] = {}
     if not names:
         return found
-    for row in NodeLibrary.objects.exclude(sha256=str(getattr(library, "sha256", ""))).order_by("-created_at").values("name", "sha256")[:4]:
+    for row in NodeLibrary.objects.exclude(sha256=str(getattr(library, "sha256", ""))).order_by("-created_at").values("name", "sha256")[:8]:
         core = _core_names(row["sha256"])
         for name in names:
             if name in core:

@@ -11,13 +11,14 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, TypeVar
 
-from django.db import transaction
+from django.db import IntegrityError, transaction
 from django.db.models import Model
 
 from builds.dependencies import spelling
 from builds.dependencies.lists import MODEL_LIST, NODE_MAP, PACK_LIST, STATS, ListedPack, Lists
 from builds.models import KnownModel, NodeList, Pack, PackClass
 from controlplane.kernel import audit
+from controlplane.kernel.errors import Conflict
 
 SOURCE = "public model list"
 _BATCH = 2_000
@@ -49,33 +50,42 @@ class Changes:
 
 
 def keep(lists: Lists, *, source: str, actor: str, now: datetime) -> Changes:
-    """Store what was read and tell what changed."""
+    """Store what was read and tell what changed. Raises Conflict when another import got in between."""
+    try:
+        with transaction.atomic():
+            return _keep(lists, source=source, actor=actor, now=now)
+    except IntegrityError as error:
+        raise Conflict(
+            "node_lists_importing", "Another import of node lists ran at the same moment.", "Import again; what is there already is kept."
+        ) from error
+
+
+def _keep(lists: Lists, *, source: str, actor: str, now: datetime) -> Changes:
     changes = Changes(entries={kind: entries for kind, _, entries in lists.sources}, left_out=dict(lists.left_out))
-    with transaction.atomic():
-        # One import at a time: the rows of the lists are the lock.
-        list(NodeList.objects.select_for_update().order_by("id")[:1])
-        ids = _packs(lists, changes, now)
-        if lists.kinds & {NODE_MAP, PACK_LIST}:
-            _claims(lists, ids, changes)
-        if MODEL_LIST in lists.kinds:
-            _models(lists, changes, now)
-        for kind, sha256, entries in lists.sources:
-            if kind != STATS:
-                NodeList.objects.update_or_create(
-                    kind=kind,
-                    sha256=sha256,
-                    defaults={"imported_at": now, "imported_by": actor[:120], "source": source[:500], "entries": entries},
-                )
-        if not changes.nothing:
-            audit.record(
-                actor=actor,
-                action="node_lists.import",
-                object_type="node_list",
-                object_id=lists.sources[0][1],
-                after=changes.as_json(),
-                reason=source[:500],
-                now=now,
+    # One import at a time: the rows of the lists are the lock.
+    list(NodeList.objects.select_for_update().order_by("id")[:1])
+    ids = _packs(lists, changes, now)
+    if lists.kinds & {NODE_MAP, PACK_LIST}:
+        _claims(lists, ids, changes)
+    if MODEL_LIST in lists.kinds:
+        _models(lists, changes, now)
+    for kind, sha256, entries in lists.sources:
+        if kind != STATS:
+            NodeList.objects.update_or_create(
+                kind=kind,
+                sha256=sha256,
+                defaults={"imported_at": now, "imported_by": actor[:120], "source": source[:500], "entries": entries},
             )
+    if not changes.nothing:
+        audit.record(
+            actor=actor,
+            action="node_lists.import",
+            object_type="node_list",
+            object_id=lists.sources[0][1],
+            after=changes.as_json(),
+            reason=source[:500],
+            now=now,
+        )
     return changes
 
 
