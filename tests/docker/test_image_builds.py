@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import secrets
 import signal
 import subprocess
 import sys
@@ -93,15 +95,12 @@ def test_a_change_of_the_workflow_alone_takes_every_layer_but_the_last_from_the_
 
 def test_a_change_of_one_pack_leaves_the_packages_alone(builder: Any) -> None:
     builder.build()
-    commit = builder.trees.pack("brighten", __init____dot__py=ENVIRONMENT_OF_A_PACK + builder.trees.root.joinpath("brighten/__init__.py").read_text())
-    assert commit != ""
+    commit = builder.trees.pack("brighten", __init____dot__py=f"CHANGED = {secrets.token_hex(4)!r}\n{_module('docker_world').BRIGHTEN}")
+    assert commit == builder.trees.commits["brighten"]
     build = builder.build()
     assert build.state == "succeeded", build.error
     assert [step.state for step in steps_named(build, "--require-hashes")] in ([], ["cached"])
     assert [step.state for step in steps_named(build, "COPY packs/brighten/ ")] == ["done"]
-
-
-ENVIRONMENT_OF_A_PACK = "CHANGED = 1\n"
 
 
 def test_an_install_script_that_fails_fails_the_build_with_its_step_and_last_lines(builder: Any) -> None:
@@ -160,7 +159,8 @@ def _run_and_close(build_id: Any, follow: Any) -> None:
 
 
 def test_a_builder_that_is_killed_leaves_a_build_that_the_next_one_finishes(builder: Any, settings: Any, tmp_path: Path) -> None:
-    script = "import time\nprint('begun', flush=True)\ntime.sleep(4)"
+    # New every time: an engine that ran it before would have it in its cache.
+    script = f"import time\nprint('begun', flush=True)\ntime.sleep(4)  # {secrets.token_hex(4)}"
     commit = builder.trees.pack("patient", __init____dot__py="NODE_CLASS_MAPPINGS = {}", install__dot__py=script)
     build = builder.ask(builder.document(packs=[world_pack("patient", commit)], classes=["EmptyImage"]))
     out = tmp_path / "out"
@@ -177,7 +177,8 @@ def test_a_builder_that_is_killed_leaves_a_build_that_the_next_one_finishes(buil
         _until(lambda: build.lines.filter(text="begun").exists() or process.poll() is not None, 60, out)
         assert process.poll() is None, out.read_text()
     finally:
-        os.killpg(process.pid, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
         process.wait()
     left = building.find(build.id)
     assert left.state == "running", "nobody could say that it ended"
