@@ -173,8 +173,12 @@ def _installed(names: list[str], info: Mapping[str, Any], packs: dict[str, PackF
         return
     slugs = {name: spelling.slug(folder) for name, folder in folders.items()}
     _keep(Pack.objects.filter(Q(slug__in=set(slugs.values())) | Q(list_id__in=set(folders.values()))).values(*_FIELDS), packs, keys)
+    by_name: dict[str, list[PackFact]] = {}
+    for fact in packs.values():
+        for known in {fact.slug, spelling.slug(fact.list_id)} - {""}:
+            by_name.setdefault(known, []).append(fact)
     for name, slug in slugs.items():
-        alike = [fact for fact in packs.values() if slug in (fact.slug, spelling.slug(fact.list_id))]
+        alike = list(by_name.get(slug, ()))
         claiming = {one.pack for one in claims.get(name, ())}
         alike.sort(key=lambda fact: (fact.key not in claiming, -(fact.stars or 0), fact.key))
         if not alike:

@@ -34,11 +34,6 @@ class PackFact:
     def ref(self, version: str = "", registry_id: str = "") -> PackRef:
         return PackRef(self.key, registry_id or self.registry_id, self.repository, version, self.title)
 
-    def named(self, registry_id: str) -> bool:
-        """Whether a registry id is this pack's, or by its look must be."""
-        wanted = spelling.slug(registry_id)
-        return bool(wanted) and (registry_id == self.registry_id or wanted in (self.slug, spelling.slug(self.list_id)))
-
 
 @dataclass(frozen=True)
 class Claim:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 
 from builds.dependencies import spelling
 from builds.dependencies.known import Claim, Facts, PackFact
@@ -23,25 +24,40 @@ _BASE = {"built": 400, "installed": 350, "listed": 100, "pattern": 25, "kin": 15
 _WEAK = frozenset({"pattern", "kin"})
 
 
-def rank(name: str, *, facts: Facts, unknown: Iterable[str] = (), named: Mapping[str, int] | None = None) -> tuple[Candidate, ...]:
-    """The candidates for class `name`, best first. `unknown` are all classes of the graph that need a pack,
-    `named` counts the nodes of the graph that carry a pack's id by its key."""
+@dataclass(frozen=True)
+class Surroundings:
+    """What the rest of a graph says: how many classes need a pack, and which of them each pack brings."""
+
+    count: int
+    brought: Mapping[str, frozenset[str]]
+
+
+def surroundings(unknown: Iterable[str], facts: Facts) -> Surroundings:
+    """Of all classes of a graph that need a pack."""
+    brought: dict[str, set[str]] = {}
+    names = set(unknown)
+    for name in names:
+        for claim in facts.claims.get(name, ()):
+            if claim.evidence not in _WEAK:
+                brought.setdefault(claim.pack, set()).add(name)
+    return Surroundings(len(names), {pack: frozenset(found) for pack, found in brought.items()})
+
+
+def rank(name: str, *, facts: Facts, around: Surroundings, named: Mapping[str, int] | None = None) -> tuple[Candidate, ...]:
+    """The candidates for class `name`, best first. `named` counts the other nodes of the graph that carry a pack's id, by its key."""
     claims: dict[str, list[Claim]] = {}
     for claim in facts.claims.get(name, ()):
         pack = facts.packs.get(claim.pack)
         if pack is not None and not pack.is_core:
             claims.setdefault(claim.pack, []).append(claim)
     exact = [key for key, found in claims.items() if any(one.evidence not in _WEAK for one in found)]
-    others = [other for other in unknown if other != name]
     candidates = [
-        Candidate(facts.packs[key].ref(), tuple(_evidence(facts.packs[key], name, found, exact, others, facts, named or {}))) for key, found in claims.items()
+        Candidate(facts.packs[key].ref(), tuple(_evidence(facts.packs[key], name, found, exact, around, named or {}))) for key, found in claims.items()
     ]
     return tuple(sorted(candidates, key=lambda one: (-one.score, one.pack.key)))
 
 
-def _evidence(
-    pack: PackFact, name: str, claims: list[Claim], exact: list[str], others: list[str], facts: Facts, named: Mapping[str, int]
-) -> Iterable[Evidence]:
+def _evidence(pack: PackFact, name: str, claims: list[Claim], exact: list[str], around: Surroundings, named: Mapping[str, int]) -> Iterable[Evidence]:
     kinds = {one.evidence for one in claims}
     if "built" in kinds:
         yield Evidence(BUILT, _BASE["built"], "A finished build saw this pack bring the class.")
@@ -62,10 +78,11 @@ def _evidence(
         yield Evidence(NAMED, 120, f"The graph names this pack at {count} other node{'' if count == 1 else 's'}.")
     if _namesake(name, pack):
         yield Evidence(NAMESAKE, 20, "The pack bears the name of the class.")
-    shared = [other for other in others if any(one.pack == pack.key and one.evidence not in _WEAK for one in facts.claims.get(other, ()))]
+    shared = len(around.brought.get(pack.key, frozenset()) - {name})
     if shared:
-        weight = round(60 * len(shared) / len(others)) + 5 * min(len(shared), 8)
-        yield Evidence(COHERENT, weight, f"It also brings {len(shared)} of the {len(others)} other classes this graph needs a pack for.")
+        others = max(shared, around.count - 1)
+        weight = round(60 * shared / others) + 5 * min(shared, 8)
+        yield Evidence(COHERENT, weight, f"It also brings {shared} of the {others} other classes this graph needs a pack for.")
     if pack.stars:
         yield Evidence(STARS, min(25, round(6 * math.log10(1 + pack.stars))), f"{pack.stars:,} star{'' if pack.stars == 1 else 's'}{_since(pack)}.")
     if pack.deprecated:

@@ -26,7 +26,8 @@ def resolve(needs: Needs, facts: Facts) -> Report:
         for hint, count in need.hints.items():
             if hint in linked:
                 named[linked[hint].key] = named.get(linked[hint].key, 0) + count
-    uses = tuple(_class(need, needs, facts, linked, open_classes, named) for need in needs.classes.values())
+    around = ranking.surroundings(open_classes, facts)
+    uses = tuple(_class(need, facts, linked, around, named) for need in needs.classes.values())
     packs = _packs(uses)
     by_class = {one.name: one for one in uses}
     uses = tuple(_versioned(one, packs) for one in by_class.values())
@@ -47,15 +48,15 @@ def resolve(needs: Needs, facts: Facts) -> Report:
     return Report(comfyui, uses, tuple(packs.values()), models, tuple(ordered[: telling.MAX_FINDINGS]), counts)
 
 
-def _class(need: ClassNeed, needs: Needs, facts: Facts, linked: Mapping[Hint, PackFact], open_classes: list[str], named: Mapping[str, int]) -> ClassUse:
+def _class(need: ClassNeed, facts: Facts, linked: Mapping[Hint, PackFact], around: ranking.Surroundings, named: Mapping[str, int]) -> ClassUse:
     nodes, asleep = tuple(need.nodes), need.asleep
     if need.ui_only:
         return ClassUse(need.name, nodes, UI_ONLY, why="It lives on the canvas only; the server never sees it.", asleep=asleep)
     if need.name in facts.core:
         return ClassUse(need.name, nodes, CORE, why=f"Part of {facts.target.name or 'ComfyUI'} itself.", asleep=asleep)
     pin = facts.pins.get(need.name)
-    others = {key: count - _own(need, key, linked) for key, count in named.items()}
-    candidates = ranking.rank(need.name, facts=facts, unknown=open_classes, named={key: count for key, count in others.items() if count > 0})
+    elsewhere_named = {one.pack: named[one.pack] - _own(need, one.pack, linked) for one in facts.claims.get(need.name, ()) if one.pack in named}
+    candidates = ranking.rank(need.name, facts=facts, around=around, named=elsewhere_named)
     if pin is not None and pin.pack in facts.packs:
         ref = facts.packs[pin.pack].ref(pin.version)
         scope = "for all workflows" if pin.everywhere else "for this workflow"
@@ -102,32 +103,47 @@ def _all_hints(needs: Needs) -> dict[str, set[Hint]]:
 
 def _linked(needs: Needs, facts: Facts) -> dict[Hint, PackFact]:
     """Every pack id in the graph to the pack it means; one that no list knows stands for itself."""
+    book = _Book(facts)
     found: dict[Hint, PackFact] = {}
     for name, need in needs.classes.items():
         for hint in need.hints:
             if hint.names_pack and hint not in found:
-                found[hint] = _meant(hint, name, facts)
+                found[hint] = book.meant(hint, name)
     return found
 
 
-def _meant(hint: Hint, class_name: str, facts: Facts) -> PackFact:
-    if hint.repository:
-        key = spelling.repository_key(hint.repository)
-        known = next((one for one in facts.packs.values() if spelling.repository_key(one.repository) == key), None)
+class _Book:
+    """The known packs by everything a graph may call them."""
+
+    def __init__(self, facts: Facts) -> None:
+        self.claims = facts.claims
+        self.by_repository: dict[str, PackFact] = {}
+        self.by_id: dict[str, PackFact] = {}
+        self.by_name: dict[str, list[PackFact]] = {}
+        for one in facts.packs.values():
+            if one.repository:
+                self.by_repository.setdefault(spelling.repository_key(one.repository), one)
+            if one.registry_id:
+                self.by_id.setdefault(one.registry_id, one)
+            for name in {one.slug, spelling.slug(one.list_id)} - {""}:
+                self.by_name.setdefault(name, []).append(one)
+
+    def meant(self, hint: Hint, class_name: str) -> PackFact:
+        """The pack a hint at a node of `class_name` means."""
+        known = self.by_repository.get(spelling.repository_key(hint.repository)) if hint.repository else None
         if known:
             return replace(known, registry_id=known.registry_id or hint.registry_id)
-    if hint.registry_id:
-        exact = next((one for one in facts.packs.values() if one.registry_id == hint.registry_id), None)
-        if exact:
-            return exact
-        claimed = {one.pack for one in facts.claims.get(class_name, ())}
-        alike = [one for one in facts.packs.values() if one.named(hint.registry_id) and not one.is_core]
+        if not hint.registry_id:
+            return PackFact(spelling.repository_key(hint.repository), "", hint.repository, hint.repository.partition("://")[2])
+        if hint.registry_id in self.by_id:
+            return self.by_id[hint.registry_id]
+        claimed = {one.pack for one in self.claims.get(class_name, ())}
+        alike = [one for one in self.by_name.get(spelling.slug(hint.registry_id), ()) if not one.is_core]
         # A fork bears the same name: one that claims the class goes first, then the one more people use.
         alike.sort(key=lambda one: (one.key not in claimed, -(one.stars or 0), one.key))
         if alike and (alike[0].key in claimed or len(alike) == 1):
             return replace(alike[0], registry_id=hint.registry_id)
         return PackFact(f"cnr:{hint.registry_id}", hint.registry_id, hint.repository, hint.registry_id)
-    return PackFact(spelling.repository_key(hint.repository), "", hint.repository, hint.repository.partition("://")[2])
 
 
 def _packs(uses: tuple[ClassUse, ...]) -> dict[str, PackUse]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
@@ -338,3 +339,20 @@ def test_known_models_are_kept_with_who_said_so(known: None, now: datetime) -> N
     model_facts.remember(filename="ink.safetensors", directory="loras", url="https://models.example.com/ink.safetensors", licence="mit", actor="ada", now=now)
     row = KnownModel.objects.get(filename="ink.safetensors")
     assert (row.licence, row.family, row.source) == ("mit", "sd15", "ada")
+
+
+@pytest.mark.parametrize(
+    "drawn",
+    [
+        canvas(*(node(at, f"Class {at} of many") for at in range(10_000))),
+        canvas(*(node(at, f"C{at}", cnr_id=f"pack-{at}", aux_id=f"owner/pack-{at}", ver="1.0.0") for at in range(5_000))),
+        {str(at): {"class_type": "LoraLoader", "inputs": {"lora_name": f"l{at}.safetensors", "model": [str(at - 1), 0]}} for at in range(2_000)},
+        {"1": {"class_type": "CLIPTextEncode", "inputs": {"text": "(embedding:a " * 30_000}}},
+    ],
+    ids=["ten thousand classes", "five thousand packs", "a chain of two thousand LoRAs", "thirty thousand embeddings"],
+)
+def test_a_graph_as_large_as_is_accepted_is_reported_in_seconds(known: None, drawn: dict[str, Any]) -> None:
+    started = time.process_time()
+    report = of_document(document=drawn)
+    assert time.process_time() - started < 10
+    assert report.classes and len(report.findings) <= 400

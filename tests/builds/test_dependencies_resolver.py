@@ -160,7 +160,7 @@ claim_tables = st.dictionaries(st.sampled_from(CLASSES), st.lists(st.tuples(st.s
 
 
 def score(name: str, key: str, known: Facts) -> int:
-    return next((one.score for one in ranking.rank(name, facts=known, unknown=CLASSES) if one.pack.key == key), 0)
+    return next((one.score for one in ranking.rank(name, facts=known, around=ranking.surroundings(CLASSES, known)) if one.pack.key == key), 0)
 
 
 @given(claims=claim_tables, more=st.tuples(st.sampled_from(NAMES), st.sampled_from(("built", "installed", "listed"))), preferred=st.booleans())
