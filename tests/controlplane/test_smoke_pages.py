@@ -197,6 +197,25 @@ def test_the_command_starts_runs_waits_and_tells_by_its_exit_code(world, capsys,
     assert command(capsys, "good", "--all", "--json")[0] == 2
 
 
+def test_the_command_keeps_inputs_from_a_file_or_a_job_before_it_runs(world, now, capsys, tmp_path):
+    file = tmp_path / "inputs.json"
+    file.write_text('{"width": 99}')
+    assert command(capsys, "good", "--inputs", str(file), "--json")[0] == 0
+    assert (SmokeInput.objects.get().origin, SmokeInput.objects.get().inputs["width"]) == ("written", 99)
+    house = customers.Customer.objects.get(slug=customers.HOUSE)
+    done = rows.job(house, world["good"], now=now, status="succeeded", inputs={"width": 55, "color": 1})
+    assert command(capsys, "good", "--record", str(done.id), "--json")[0] == 0
+    assert (SmokeInput.objects.get().origin, SmokeInput.objects.get().inputs["width"]) == ("recorded", 55)
+    file.write_text('{"width": "wide"}')
+    for words, code in (
+        (("good", "--inputs", str(file)), "wrong_type"), (("good", "--inputs", str(tmp_path / "none")), "file_unreadable"),
+        (("bad", "--record", str(done.id)), "job_not_found"), (("--all", "--record", str(done.id)), "inputs_of_many"),
+    ):  # fmt: skip
+        status, said = command(capsys, *words, "--json")
+        assert (status, said["error"]["code"]) == (2, code)
+    assert SmokeInput.objects.get().inputs["width"] == 55
+
+
 def test_a_workflows_own_tab_shows_its_rows_and_comes_back_to_it(world):
     client = rows.client("operator")
     page = client.get("/ops/workflows/bad/smoke/").content.decode()

@@ -6,19 +6,23 @@ import json
 import sys
 import time
 from argparse import ArgumentParser
+from pathlib import Path
 from typing import Any
 
 from django.core.management.base import BaseCommand
 from django.utils import timezone
 
-from builds import queries
+from builds import queries, smoke_keeping
 from controlplane.console.smoke import chosen
 from controlplane.console.smoke_api import one
-from controlplane.kernel.errors import Invalid, WorkflowError
+from controlplane.kernel import jsonbody
+from controlplane.kernel.errors import Invalid, NotFound, WorkflowError
+from controlplane.kernel.ids import parse_uuid
 from fleet import smoke
-from fleet.models import SmokeRun
+from fleet.models import Job, SmokeRun
 
 FAILED, REFUSED = 1, 2
+ACTOR = "manage.py smoke"
 LOOK_EVERY_S = 1.0
 
 
@@ -29,13 +33,17 @@ class Command(BaseCommand):
         parser.add_argument("what", nargs="?", metavar="SLUG[@VERSION]", help="a workflow, and a number or channel; default: what production runs")
         parser.add_argument("--all", action="store_true", help="every workflow: its newest version and each channel's")
         parser.add_argument("--failing", action="store_true", help="those whose last run failed")
+        parser.add_argument("--record", metavar="JOB", help="first keep the inputs of this test run of the version, which succeeded")
+        parser.add_argument("--inputs", metavar="FILE", help="first keep the inputs in this JSON file, - for standard input")
         parser.add_argument("--wait", action="store_true", help="until all are over")
         parser.add_argument("--timeout", type=float, default=3700.0, metavar="SECONDS", help="longest wait, default 3700")
         parser.add_argument("--json", action="store_true", help="for scripts")
 
     def handle(self, *args: Any, **options: Any) -> None:
         try:
-            runs = [self._asked(version) for version in self._versions(options)]
+            versions = self._versions(options)
+            self._keep(versions, options)
+            runs = [self._asked(version) for version in versions]
         except WorkflowError as error:
             self.stdout.write(json.dumps(error.envelope(), indent=2))
             self.stderr.write(f"{error.code}: {error.message} {error.suggestion}")
@@ -65,8 +73,29 @@ class Command(BaseCommand):
         slug, _, number = options["what"].partition("@")
         return [queries.version(queries.workflow(slug), number or None)]
 
+    def _keep(self, versions: list[Any], options: dict[str, Any]) -> None:
+        """Record or write the inputs of the one version that was named."""
+        if not (options["record"] or options["inputs"]):
+            return
+        if options["what"] is None or (options["record"] and options["inputs"]):
+            raise Invalid("inputs_of_many", "Inputs are kept for one version, from one place.", "Name a workflow, and either --record or --inputs.")
+        version, now = versions[0], timezone.now()
+        if options["record"]:
+            job_id = parse_uuid(options["record"])
+            job = Job.objects.select_related("customer", "version__workflow").filter(id=job_id, version=version).first() if job_id else None
+            if job is None:
+                raise NotFound("job_not_found", f"{version} has no job {options['record'][:60]}.", "Name a test run of this version.")
+            smoke.record_inputs(job=job, actor=ACTOR, now=now)
+            return
+        try:
+            with sys.stdin.buffer if options["inputs"] == "-" else Path(options["inputs"]).open("rb") as stream:
+                raw = stream.read(smoke_keeping.MAX_BYTES + 1)
+        except OSError as error:
+            raise NotFound("file_unreadable", f"Cannot read {options['inputs'][:200]}: {error.strerror}.", "Check the path.") from error
+        smoke_keeping.write(version=version, inputs=jsonbody.load(raw), actor=ACTOR, now=now)
+
     def _asked(self, version: Any) -> SmokeRun:
-        return smoke.request(version=version, trigger=SmokeRun.Trigger.PERSON, actor="manage.py smoke", now=timezone.now())
+        return smoke.request(version=version, trigger=SmokeRun.Trigger.PERSON, actor=ACTOR, now=timezone.now())
 
     def _wait(self, ids: list[Any], *, most_s: float) -> None:
         until = time.monotonic() + most_s
