@@ -180,6 +180,7 @@ def spans(job: Job, attempts: list[Attempt], *, titles: Mapping[str, str], now: 
     if last is not first:
         found.append(Span("lost", "Earlier attempts", _between(first.claimed_at, last.claimed_at, total)))
     timings = last.timings if isinstance(last.timings, dict) else {}
+    found.append(Span("load", "Fetch models", _seconds(timings, "models_s")))
     found.append(Span("start", "Start", _seconds(timings, "inputs_s") + _seconds(timings, "submit_s") + _seconds(timings, "queue_s")))
     found += _node_spans(last.nodes if isinstance(last.nodes, list) else [], timings, titles=titles, most=most_nodes)
     found.append(Span("upload", "Upload", _seconds(timings, "upload_s")))

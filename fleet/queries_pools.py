@@ -177,7 +177,7 @@ def hour(pool: Pool, workers: Sequence[Worker], *, start: datetime, now: datetim
     running = loading = 0.0
     for claimed, ended, timings in attempts.values_list("claimed_at", "ended_at", "timings")[:5000]:
         took = within(claimed, ended)
-        load = min(took, float((timings or {}).get("load_s") or 0.0))
+        load = min(took, sum(float((timings or {}).get(name) or 0.0) for name in ("models_s", "load_s")))
         running, loading = running + took - load, loading + load
     used = running + loading
     if used > ready + draining and used > 0:  # clocks and hand-overs overlap a little; the whole stays the workers' time

@@ -248,6 +248,16 @@ def workers(pool: Pool, lives: list[Worker], now: datetime) -> dict[str, Any]:
     return {"live": [_worker(w, running.get(w.id), now) for w in live], "gone": queries_pools.gone(lives)}
 
 
+def _fetching(w: Worker) -> tuple[int, int] | None:
+    """Bytes here and in all of the models that the worker's job waits for, as its last heartbeat said."""
+    store = w.usage.get("store")
+    loading = store.get("loading") if isinstance(store, dict) else None
+    done, total = (loading.get("done_bytes"), loading.get("total_bytes")) if isinstance(loading, dict) else (None, None)
+    if type(done) is not int or type(total) is not int or not 0 <= done <= total <= 2**60:
+        return None
+    return done, total
+
+
 def _worker(w: Worker, job: dict[str, Any] | None, now: datetime) -> dict[str, Any]:
     since = w.ready_at or w.ordered_at
     hours = (now - since).total_seconds() / 3600
@@ -258,6 +268,7 @@ def _worker(w: Worker, job: dict[str, Any] | None, now: datetime) -> dict[str, A
         "job": job,
         "age_s": (now - w.ordered_at).total_seconds(),
         "idle_s": (now - w.idle_since).total_seconds() if w.idle_since and w.state == "idle" else None,
+        "fetching": _fetching(w) if job is not None and not silent else None,
         "memory": (used / size) if size else None,
         "memory_used": used,
         "ram_used": w.usage.get("ram_used_bytes") or 0,

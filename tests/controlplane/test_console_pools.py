@@ -8,7 +8,7 @@ from django.utils import timezone
 
 from controlplane.kernel.models import AuditEntry
 from fleet import queries_pools
-from fleet.models import Pool, ScalingDecision, Worker
+from fleet.models import Attempt, Pool, ScalingDecision, Worker
 from tests import factories
 from tests.controlplane import shell_rows as rows
 from tests.controlplane import work_rows
@@ -51,6 +51,32 @@ def test_a_busy_pool_shows_workers_decisions_policy_and_where_the_hour_went(now)
     for text in ("2 idle", "+1 worker", "−1 worker", "Held back", "Wanted 1, bounded by maximum of 8", "1 to 8 workers", "Idle", "product-shot", "queue 9"):
         assert text in html, text
     assert "saves $0.86/h" in html
+
+
+@pytest.mark.parametrize(
+    ("loading", "shown"),
+    [
+        ({"done_bytes": 1_250_000_000, "total_bytes": 4 * 10**9}, True),
+        ({"done_bytes": 2, "total_bytes": 1}, False),
+        ({"done_bytes": "<b>"}, False),
+        ("text", False),
+        (None, False),
+    ],
+)
+def test_a_worker_that_fetches_models_says_how_far_it_is(now, loading, shown):
+    pool = factories.make_pool(now=now, slug="loading")
+    worker = factories.make_worker(pool, now=now, state="busy", usage={"store": {"loading": loading}})
+    made = work_rows.workflow(now=now, slug="big-model", pool=pool)
+    work_rows.job(factories.make_customer(now=now), made, now=now, status="running", worker=worker)
+    html = rows.look(work_rows.client("viewer"), "/ops/fleet/pools/loading/")
+    assert ("fetching models, 1.25 GB of 4 GB" in html) is shown, html[html.find("big-model") :][:400]
+
+
+def test_the_hour_counts_fetching_as_loading(now):
+    pool, *_ = rows.busy_world(now)
+    Attempt.objects.update(timings={"models_s": 5.0, "load_s": 1.0})
+    hour = queries_pools.hour(pool, queries_pools.spans(pool, start=now - timedelta(hours=1), end=now), start=now - timedelta(hours=1), now=now)
+    assert hour.loading == pytest.approx(3 * hour.running, rel=0.01), "6 of 8 seconds of each"
 
 
 def test_decisions_are_filtered_by_the_address_and_the_csv_matches(now):

@@ -219,6 +219,12 @@ def test_the_parts_of_the_bar_add_up_to_the_whole(world, now):
     ]
 
 
+def test_fetching_models_has_its_part_of_the_bar(now):
+    job = Job(created_at=now, finished_at=now + timedelta(seconds=9), status="succeeded")
+    attempt = Attempt(number=1, worker=Worker(name="w"), claimed_at=now, ended_at=job.finished_at, timings={"models_s": 6.0, "run_s": 2.0}, nodes=[])
+    assert next((s.kind, s.label, s.seconds) for s in queries_jobs.spans(job, [attempt], titles={}, now=now)) == ("load", "Fetch models", 6.0)
+
+
 def test_a_second_attempt_shows_the_time_the_first_one_lost(world, now):
     made, harbor, _ = world
     job = rows.job(harbor, made, now=now, status="succeeded")
