@@ -201,16 +201,16 @@ def test_a_package_without_a_wheel_is_refused_before_its_code_runs(world: lock_w
 
 
 def test_a_package_from_git_is_locked_by_its_commit(world: lock_world.World, version: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    lib = lock_world.Repository(tmp_path / "github" / "house" / "lib.git")
+    lib = lock_world.Repository(tmp_path / "forge" / "house" / "lib.git")
     commit = lib.commit({"pyproject.toml": '[project]\nname = "lib"\nversion = "1.0"\ndependencies = ["colour"]\n', "lib.py": ""})
     home = tmp_path / "home"
     home.mkdir()
-    (home / ".gitconfig").write_text(f'[url "file://{tmp_path}/github/"]\n\tinsteadOf = https://github.com/\n[safe]\n\tdirectory = *\n')
+    (home / ".gitconfig").write_text(f'[url "file://{tmp_path}/forge/"]\n\tinsteadOf = https://codeberg.org/\n[safe]\n\tdirectory = *\n')
     monkeypatch.setenv("HOME", str(home))
-    asked = world.frames.commit({"requirements.txt": f"git+https://github.com/house/lib.git@{commit}\n"})
+    asked = world.frames.commit({"requirements.txt": f"git+https://codeberg.org/house/lib.git@{commit}\n"})
     prepared = prepare(world, version, lock_world.pack(lock_world.FRAMES, asked, classes=["FrameJoin"]))
     (entry,) = [one for one in prepared.document["python_packages"] if one["name"] == "lib"]
-    assert entry["url"].startswith("git+https://github.com/house/lib") and entry["url"].endswith(commit) and entry["hashes"] == []
+    assert entry["url"].startswith("git+https://codeberg.org/house/lib") and entry["url"].endswith(commit) and entry["hashes"] == []
     assert versions(prepared)["colour"] == "0.4.6"
 
 
