@@ -55,6 +55,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         chosen = settings.from_env(root=args.store_dir)
         if chosen is None:
             raise Misconfigured("No store is named.", "Set COMFYPLANE_STORE_DIR or give --store-dir.")
+        if args.command != "fetch" and not (chosen.root / "ledger.sqlite3").exists():
+            raise Misconfigured(f"There is no store in {chosen.root}.", "Name the directory that the workers use.", code="store_missing")
         with Store(chosen) as store:
             answer, code = COMMANDS[args.command](store, args)
     except StoreError as error:
@@ -113,6 +115,8 @@ def verify(store: Store, args: argparse.Namespace) -> tuple[dict[str, Any], int]
         path = store.keeping.whole(sha256)
         if sha256 in known and _digest(path) == sha256:
             sound.append(sha256)
+        elif sha256 in known and store.keeping.ledger.file(sha256) is None:
+            continue  # it made way meanwhile
         else:
             damaged.append(sha256)
             store.keeping.drop_damaged(sha256)

@@ -8,12 +8,15 @@ ever removed (its list would then fail instead of being made anew).
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import time
 from pathlib import Path
 
 from fleet.agent.store.failures import Refused, StoreError
 from fleet.agent.store.wanted import Wanted
+
+_UNFINISHED = re.compile(r"\.[0-9a-f]{16}\.new")
 
 
 def place(models: Path, one: Wanted, file: Path, *, store: Path) -> bool:
@@ -63,12 +66,12 @@ def remove(models: Path, one: Wanted, *, store: Path) -> None:
 
 
 def sweep(models: Path, *, store: Path) -> int:
-    """Remove links to files that the store no longer has, so that the engine does not offer them. How many."""
+    """Remove links to files that the store no longer has, and those a killed process left half made, so that the engine does not offer them. How many."""
     removed = 0
     for folder, _, files in os.walk(models):
         for name in files:
             link = Path(folder, name)
-            if not link.exists() and is_link_of(link, store):
+            if is_link_of(link, store) and (not link.exists() or _UNFINISHED.fullmatch(name)):
                 link.unlink(missing_ok=True)
                 _touch(link.parent)
                 removed += 1

@@ -645,6 +645,8 @@ def test_links_to_files_that_went_are_swept(tmp_path):
         placing.place(tmp_path / "m", Wanted("ab" * 32, "loras", name), file, store=tmp_path / "store")
     (tmp_path / "m" / "loras" / "foreign").symlink_to(tmp_path / "nowhere")
     assert placing.sweep(tmp_path / "m", store=tmp_path / "store") == 0
+    (tmp_path / "m" / "loras" / ".0123456789abcdef.new").symlink_to(file)
+    assert placing.sweep(tmp_path / "m", store=tmp_path / "store") == 1
     file.unlink()
     assert placing.sweep(tmp_path / "m", store=tmp_path / "store") == 2
     assert [p.name for p in (tmp_path / "m" / "loras").iterdir()] == ["foreign"]
@@ -665,6 +667,8 @@ def test_the_store_answers_in_json_on_the_command_line(capsys, tmp_path, source,
     monkeypatch.setenv("COMFYPLANE_STORE_HOSTS", source.url)
     monkeypatch.setenv("COMFYPLANE_STORE_KEEP_FREE", "0")
     data, root = tensors(PART), tmp_path / "s"
+    code, said = call(capsys, root, "status")
+    assert code == 2 and said["error"]["code"] == "store_missing" and not root.exists()
     url = source.add("/m.safetensors", data)
     code, said = call(capsys, root, "fetch", url, "--sha256", sha(data), "--pin")
     assert code == 0 and Path(said["path"]).read_bytes() == data and not said["was_here"]
