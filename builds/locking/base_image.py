@@ -1,4 +1,4 @@
-"""The digest of the base image: named in the setting, known to the Docker engine here, or not known."""
+"""The digest of the base image: named in the setting, known to the Docker engine here or to its registry, or not known."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 from django.conf import settings
 
 from builds.findings import WARNING, Finding, finding
+from builds.locking import image_registry
 from builds.locking.running import TooMuch, TooSlow, run
 from controlplane.kernel.errors import Invalid
 
@@ -17,18 +18,18 @@ _REFERENCE = re.compile(r"[a-z0-9][a-zA-Z0-9._:/-]{0,254}")
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
 
-def pinned(reference: str, *, before: dict[str, Any] | None = None) -> tuple[dict[str, str], list[Finding]]:
+def pinned(reference: str, *, before: dict[str, Any] | None = None, offline: bool = False) -> tuple[dict[str, str], list[Finding]]:
     """{"reference", "digest"}. `before` is that of an earlier lock, kept when it names the same image. Raises Invalid `base_image_malformed`."""
     name, _, digest = reference.strip().partition("@")
     if not _REFERENCE.fullmatch(name) or (digest and not _DIGEST.fullmatch(digest)):
         raise Invalid("base_image_malformed", f"{reference[:200]!r} names no image.", "Set BUILD_BASE_IMAGE to name:tag or name@sha256:….")
     if not digest and before and before.get("reference") == name:
         digest = str(before.get("digest") or "")
-    digest = digest or _of_engine(name)
+    digest = digest or _of_engine(name) or ("" if offline else image_registry.digest(name))
     if digest:
         return {"reference": name, "digest": digest}, []
     message = f"The base image {name} is locked by name only; the name may mean other bytes later."
-    suggestion = f"Set BUILD_BASE_IMAGE to {name}@sha256:…, or lock where the Docker engine has the image."
+    suggestion = f"Set BUILD_BASE_IMAGE to {name}@sha256:…, or lock where its registry or the Docker engine can be asked."
     return {"reference": name, "digest": ""}, [finding(WARNING, "base_image_unpinned", message, suggestion)]
 
 

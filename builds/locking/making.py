@@ -76,7 +76,7 @@ def prepare(
     asked = tuple(one for each in located for one in each.asked)
     question = Question((*core, *_agent(target)), asked, tree.committed_at, max(dates), target)
     resolved = kept_freezes.resolve(question, sources=sources, fresh=upgrade)
-    base, troubles = base_image.pinned(target.base_image, before=(before or {}).get("base_image"))
+    base, troubles = base_image.pinned(target.base_image, before=(before or {}).get("base_image"), offline=sources.offline)
     models, unsure = _models(report)
     made = checking.check(_document(target, resolved, comfyui, [one.entry for one in located], models, classes, base))
     return Prepared(made, document.sha256(made), [*found, *resolved.findings, *troubles, *unsure, *_against(report, comfyui)])
