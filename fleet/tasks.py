@@ -12,6 +12,7 @@ from typing import Any
 from uuid import UUID
 
 from django.contrib.sessions.models import Session
+from django.db.models import Exists, OuterRef, QuerySet
 from django.utils import timezone
 from django_q.models import Failure, Schedule, Success
 from django_q.tasks import async_task
@@ -19,13 +20,14 @@ from django_q.tasks import async_task
 from controlplane.kernel import blobs
 from controlplane.kernel.models import OutboxEntry
 from fleet import smoke_images
-from fleet.models import ScalingDecision, Worker
+from fleet.models import ScalingDecision, SmokeRun, Worker
 from fleet.reconcile import drift
 
 log = logging.getLogger(__name__)
 
 KEEP = timedelta(days=30)
 KEEP_SUCCESSES = timedelta(days=7)
+KEEP_SMOKE = timedelta(days=90)
 SCHEDULES: dict[str, dict[str, Any]] = {
     "reconcile": {"func": "fleet.tasks.reconcile", "schedule_type": Schedule.HOURLY},
     "prune": {"func": "fleet.tasks.prune", "schedule_type": Schedule.DAILY},
@@ -59,9 +61,16 @@ def sweep(*, now: datetime) -> dict[str, int]:
         "outbox": OutboxEntry.objects.filter(state=OutboxEntry.State.DONE, ended_at__lt=old).delete()[0],
         "workers": Worker.objects.filter(state__in=["stopped", "lost"], stopped_at__lt=old, attempts__isnull=True, jobs__isnull=True).delete()[0],
         "holds": ScalingDecision.objects.filter(action="hold", last_seen_at__lt=old).delete()[0],
+        "smoke_runs": _old_smoke_runs(now - KEEP_SMOKE).delete()[0],
         "task_results": Success.objects.filter(stopped__lt=now - KEEP_SUCCESSES).delete()[0] + Failure.objects.filter(stopped__lt=old).delete()[0],
         "incoming_files": blobs.sweep(now=now),
     }
+
+
+def _old_smoke_runs(before: datetime) -> QuerySet[SmokeRun]:
+    """Ended runs with a later one of the same version and image: the last result stays, however old."""
+    later = SmokeRun.objects.filter(version=OuterRef("version"), build__isnull=True, requested_at__gt=OuterRef("requested_at"), finished_at__isnull=False)
+    return SmokeRun.objects.filter(Exists(later), build__isnull=True, finished_at__lt=before)
 
 
 def run_smoke_later(run_id: UUID) -> None:

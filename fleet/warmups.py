@@ -25,6 +25,7 @@ from fleet.smoke_files import placed
 log = logging.getLogger(__name__)
 
 USED_WITHIN = timedelta(hours=24)
+TRIED_WITHIN = timedelta(days=7)  # what production runs is tried once a day
 MAX_FILES = 1_000_000
 MOST_CANDIDATES = 100
 EMBEDDED = "embedded"
@@ -68,7 +69,7 @@ def _prompts(pool: Pool, *, most: int, within_s: float, now: datetime) -> list[d
     ids = list(live.values_list("version_id", flat=True)[:MOST_CANDIDATES])
     used = dict(MinuteRollup.objects.filter(version__in=ids, minute__gte=now - USED_WITHIN).order_by().values_list("version_id").annotate(n=Sum("succeeded")))
     last: dict[Any, SmokeRun] = {}
-    for run in SmokeRun.objects.filter(version__in=ids, build__isnull=True, finished_at__isnull=False).order_by("requested_at"):
+    for run in SmokeRun.objects.filter(version__in=ids, build__isnull=True, finished_at__gte=now - TRIED_WITHIN).order_by("requested_at"):
         last[run.version_id] = run
     passed = [run for run in last.values() if run.state == SmokeRun.State.PASSED]
     inputs = dict(SmokeInput.objects.filter(version__in=[run.version_id for run in passed]).values_list("version_id", "inputs"))

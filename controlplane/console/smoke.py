@@ -28,6 +28,7 @@ from fleet.queries_smoke import Cell, Matrix
 SHOWN = {"": "All", "failing": "Failing", "never": "Never run", "passed": "Passed"}
 TRIGGERS = {"import": "after import", "build": "after a build", "deploy": "after a deploy", "calendar": "daily run", "person": "asked for"}
 RUNS_SHOWN = 30
+MOST_SHOWN = 200
 MAX_JSON = 200_000
 
 
@@ -50,8 +51,9 @@ def matrix(request: HttpRequest) -> HttpResponseBase:
     base = f"&q={text}" if text else ""
     context = {
         "matrix": found,
-        "rows": rows,
-        "shown": sum(len(cells) for _, cells in rows),
+        "rows": _first(rows),
+        "shown": min(sum(len(cells) for _, cells in rows), MOST_SHOWN),
+        "matching": sum(len(cells) for _, cells in rows),
         "text": text,
         "show": show,
         "chips": [{"label": word, "href": f"?show={key}{base}", "on": show == key, "count": _count(found, key)} for key, word in SHOWN.items()],
@@ -71,6 +73,17 @@ def matrix(request: HttpRequest) -> HttpResponseBase:
         csv_href=f"?{query.urlencode()}" if rows else "",
         now=now,
     )
+
+
+def _first(rows: list[tuple[Any, list[Cell]]]) -> list[tuple[Any, list[Cell]]]:
+    """As many as one page shows. The failing ones are first; filters and CSV reach the rest."""
+    left, kept = MOST_SHOWN, []
+    for one, cells in rows:
+        if left <= 0:
+            break
+        kept.append((one, cells[:left]))
+        left -= len(cells)
+    return kept
 
 
 def headline(found: Matrix) -> str:

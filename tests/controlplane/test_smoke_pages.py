@@ -15,8 +15,9 @@ from django.utils import timezone
 
 from billing import customers
 from builds.models import SmokeInput
+from controlplane.console import overview
 from controlplane.kernel.models import AuditEntry
-from fleet import queries_smoke, smoke
+from fleet import queries_smoke, queries_traffic, smoke
 from fleet.models import Job, SmokeRun
 from tests import factories
 from tests.controlplane import work_rows as rows
@@ -231,3 +232,20 @@ def test_smoke_jobs_are_named_for_what_they_are(world, now):
     smoke.step(fence=lambda: None, now=now)
     job = Job.objects.filter(source="smoke").first()
     assert "as a smoke run" in rows.client("viewer").get(f"/ops/jobs/{job.id}/").content.decode()
+
+
+def test_a_long_matrix_shows_its_first_rows_and_says_how_to_reach_the_rest(world, monkeypatch):
+    monkeypatch.setattr("controlplane.console.smoke.MOST_SHOWN", 2)
+    page = rows.client("viewer").get("/ops/smoke/").content.decode()
+    assert ">bad<" in page and ">good<" not in page
+    assert "2 of 4 versions; filter by name, or take the CSV, for the 4 that match" in page
+
+
+def test_an_installation_that_only_we_used_is_still_a_fresh_one(now):
+    house = factories.make_customer(now=now, slug=customers.HOUSE)
+    workflow = factories.make_runnable(now=now)
+    factories.submit(house, workflow, now=now, source=Job.SMOKE)
+    Job.objects.update(status="succeeded", finished_at=now, price_microusd=0)
+    assert overview.untouched((queries_traffic.Traffic(now, now, 60), None), [])
+    factories.submit(house, workflow, now=now, source="console")
+    assert not overview.untouched((queries_traffic.Traffic(now, now, 60), None), [])

@@ -18,7 +18,7 @@ from builds.models import SmokeInput
 from controlplane.kernel import blobs
 from controlplane.kernel.errors import Conflict
 from controlplane.kernel.models import AuditEntry
-from fleet import queries_smoke, queue, reconcile, rollups, scaling, smoke, smoke_rule
+from fleet import queries_smoke, queue, reconcile, rollups, scaling, smoke, smoke_rule, tasks
 from fleet.models import Job, MinuteRollup, Output, SmokeRun
 from fleet.smoke_rule import Subject
 from tests import factories
@@ -291,3 +291,14 @@ def test_a_version_in_production_runs_once_a_day_and_others_do_not(now):
 def test_a_run_is_audited_when_a_person_asked(now, made):
     smoke.request(version=made.versions.get(), trigger="person", actor="ada", now=now)
     assert AuditEntry.objects.filter(action="smoke.run", actor="ada").count() == 1
+
+
+@pytest.mark.django_db
+def test_old_runs_are_pruned_but_never_the_last_result_of_a_version(now, made):
+    version = made.versions.get()
+    for days in (200, 150, 100):
+        run = smoke.request(version=version, trigger="calendar", actor="smoke", now=now - timedelta(days=days))
+        smoke.close(run.id, error=None, now=now - timedelta(days=days))
+    assert tasks.sweep(now=now)["smoke_runs"] == 2
+    assert SmokeRun.objects.get().id == run.id
+    assert tasks.sweep(now=now)["smoke_runs"] == 0

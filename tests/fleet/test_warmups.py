@@ -7,6 +7,7 @@ from datetime import timedelta
 
 import pytest
 from django.conf import settings
+from django.utils import timezone
 
 from builds import smoke_keeping
 from fleet import queue, tokens, warmups
@@ -111,8 +112,8 @@ def test_it_can_be_turned_off_and_never_keeps_a_worker_out(pool, now, monkeypatc
     assert warmups.of_pool(pool, engine="comfyui", now=now)["prompts"] == []
 
 
-def test_registration_answers_with_it(pool, now, client):
-    served(pool, "paint", now=now)
+def test_registration_answers_with_it(pool, client):
+    served(pool, "paint", now=timezone.now())
     answer = client.post(
         "/worker/v1/register",
         {"protocol": 1, "instance": "i-1", "name": "w", "fingerprint": {"engine": "comfyui"}},
