@@ -14,7 +14,7 @@ from typing import Any
 
 from django.db import IntegrityError, transaction
 
-from builds import ancestry, heads, judging, libraries, versions
+from builds import ancestry, graphs, heads, judging, libraries, versions
 from builds.comparing import Content
 from builds.merging import Merged, merge
 from builds.models import Branch, BranchMove, Channel, Version, Workflow
@@ -123,8 +123,8 @@ def delete(*, workflow: Workflow, branch: str, actor: str, now: datetime) -> Non
     line.delete()
 
 
-def prepare(*, workflow: Workflow, into: str = heads.MAIN, source: str | Version, choices: Mapping[str, str] | None = None) -> Prepared:
-    """What merging a branch, or a version, into a branch would give. Keeps nothing."""
+def prepare(*, workflow: Workflow, into: str = heads.MAIN, source: str | Version, choices: Mapping[str, str] | None = None, library: Any = None) -> Prepared:
+    """What merging a branch, or a version, into a branch would give. Keeps nothing. `library` converts canvases; default: the current one."""
     line = heads.branch(workflow, into)
     theirs = source if isinstance(source, Version) else heads.branch(workflow, source).head
     _own(workflow, theirs)
@@ -137,7 +137,9 @@ def prepare(*, workflow: Workflow, into: str = heads.MAIN, source: str | Version
         return Prepared(UP_TO_DATE, line, named, line.head, theirs, base)
     if line.head_id in ancestry.ancestors(parents, theirs.pk):
         return Prepared(FAST_FORWARD, line, named, line.head, theirs, base)
-    merged = merge(Content.of(base) if base else None, Content.of(line.head), Content.of(theirs), choices)
+    library = library if library is not None else libraries.current()
+    convert = (lambda canvas: graphs.parse(canvas, library=library)) if library is not None else None
+    merged = merge(Content.of(base) if base else None, Content.of(line.head), Content.of(theirs), choices, convert=convert)
     return Prepared(MERGED, line, named, line.head, theirs, base, merged, len(found))
 
 
@@ -160,7 +162,7 @@ def merge_branch(
     """
     _living(workflow)
     heads.branch(workflow, into, for_change=True)
-    ready = prepare(workflow=workflow, into=into, source=source, choices=choices)
+    ready = prepare(workflow=workflow, into=into, source=source, choices=choices, library=library)
     for line, at, wanted in ((ready.into, ready.ours, expected), (None, ready.theirs, expected_source)):
         if wanted is not None and at.pk != wanted.pk:
             raise heads.moved(line or heads.branch(workflow, str(source)))

@@ -9,9 +9,10 @@ from typing import Any
 from builds.comparing.content import Content, same
 from builds.comparing.differences import ABSENT
 from builds.findings import WARNING, Finding, finding
-from builds.merging import exposures, mending
+from builds.merging import canvases, exposures, mending
 from builds.merging.clashes import NODE, OURS, VERSION, Clash, Court
 from builds.merging.nodes import Key, Node, Three, alike, equal, read, shown, write
+from controlplane.kernel.errors import WorkflowError
 
 
 @dataclass(frozen=True)
@@ -29,8 +30,11 @@ class Merged:
         return [clash for clash in self.clashes if not clash.chosen]
 
 
-def merge(base: Content | None, ours: Content, theirs: Content, choices: Mapping[str, str] | None = None) -> Merged:
-    """Both sides' changes since `base` together; `choices` maps a clash's key to `ours` or `theirs`. Raises Invalid for a choice of neither."""
+def merge(base: Content | None, ours: Content, theirs: Content, choices: Mapping[str, str] | None = None, *, convert: canvases.Convert | None = None) -> Merged:
+    """Both sides' changes since `base` together; `choices` maps a clash's key to `ours` or `theirs`. Raises Invalid for a choice of neither.
+
+    `convert` gives the API graph of a canvas; with it, the canvases are merged too, where that can be done exactly.
+    """
     base = base or Content(timeout_s=ours.timeout_s, stall_s=ours.stall_s, lock=ours.lock)
     three = read(base.graph, ours.graph, theirs.graph)
     court = Court(choices or {})
@@ -45,10 +49,10 @@ def merge(base: Content | None, ours: Content, theirs: Content, choices: Mapping
     inputs, lost = exposures.settle(exposed, nodes, three)
     limits = {name: _limit(name, base, ours, theirs, court) for name in ("timeout_s", "stall_s", "lock")}
     graph = write(nodes, three.ids)
-    canvas, notes = _canvas(graph, base, ours, theirs)
+    renumbered = {node: three.ids[key] for node, key in three.keys["theirs"].items() if three.ids[key] != node and key in nodes}
+    canvas, notes = _canvas(graph, base, ours, theirs, renumbered, convert)
     notes += [finding(WARNING, "input_dropped", f"The input {name} is gone, for its place is.", "Expose another under its name.", field=name) for name in lost]
     notes += [finding(WARNING, "merge_left_out", f"Node {node} was left out, for nothing uses it after the merge.", node=node) for node in idle]
-    renumbered = {node: three.ids[key] for node, key in three.keys["theirs"].items() if three.ids[key] != node and key in nodes}
     return Merged(Content(graph=graph, inputs=inputs, ui_graph=canvas, **limits), list(court.clashes.values()), notes, renumbered)
 
 
@@ -119,16 +123,31 @@ def _limit(name: str, base: Content, ours: Content, theirs: Content, court: Cour
     return o if court.choose(VERSION, name, b, o, t, f"Both sides changed {name}.") == OURS else t
 
 
-def _canvas(graph: Mapping[str, Any], base: Content, ours: Content, theirs: Content) -> tuple[Any, list[Finding]]:
-    """The canvas of a side whose graph is exactly the merged one. A canvas that says something else than the graph is never kept."""
+def _canvas(
+    graph: Mapping[str, Any], base: Content, ours: Content, theirs: Content, renumbered: Mapping[str, str], convert: canvases.Convert | None
+) -> tuple[Any, list[Finding]]:
+    """The canvas of a side whose graph is exactly the merged one, else both merged. One that says something else than the graph is never kept."""
     fits_ours, fits_theirs = same(graph, ours.graph), same(graph, theirs.graph)
     if fits_ours and fits_theirs and same(base.ui_graph, ours.ui_graph):
         return theirs.ui_graph or ours.ui_graph, []
     if fits_ours and (ours.ui_graph is not None or not fits_theirs):
         return ours.ui_graph, []
-    if fits_theirs:
+    if fits_theirs and (ours.ui_graph is None or same(base.ui_graph, ours.ui_graph)):
         return theirs.ui_graph, []
     if ours.ui_graph is None and theirs.ui_graph is None:
         return None, []
-    message = "The merged graph is neither side's, so neither side's canvas shows it and none was kept; the graph is drawn in layers."
+    made = _together(graph, base, ours, theirs, renumbered, convert) if convert else None
+    if made is not None or fits_theirs:
+        return made or theirs.ui_graph, []
+    message = "The canvas files of both sides could not be put together exactly, so none was kept; the graph is drawn in layers."
     return None, [finding(WARNING, "canvas_not_merged", message, "Open the merged graph in ComfyUI, arrange it, save and import it to have a canvas again.")]
+
+
+def _together(graph: Mapping[str, Any], base: Content, ours: Content, theirs: Content, renumbered: Mapping[str, str], convert: canvases.Convert) -> Any:
+    """Both canvases as one, if converting it gives the merged graph to the letter."""
+    try:
+        made = canvases.merged(base.ui_graph, ours.ui_graph, theirs.ui_graph, graph=graph, renumbered=renumbered)
+        return made if made is not None and same(convert(made), graph) else None
+    except (WorkflowError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
+        # Files come from strangers; what cannot be read has no place in the outcome.
+        return None
