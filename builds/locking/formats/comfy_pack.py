@@ -74,7 +74,9 @@ def archive(lock: Mapping[str, Any], *, graph: Mapping[str, Any], ui_graph: Mapp
     with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as out:
         for name, content in files.items():
             # A fixed date: the same lock is the same file.
-            out.writestr(zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0)), content, zipfile.ZIP_DEFLATED)
+            entry = zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0))
+            entry.external_attr = 0o644 << 16
+            out.writestr(entry, content, zipfile.ZIP_DEFLATED)
     return Written(packed.getvalue(), snapshot.findings)
 
 
