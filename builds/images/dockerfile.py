@@ -163,6 +163,8 @@ def _runtime(files: Mapping[str, str], folders: Sequence[str], installing: Seque
         f"COPY --from=tools {VENV} {VENV}",
         *(f"COPY --from={layer}-packages {VENV} {VENV}" for layer in present if layer != "packs"),
         f"COPY --from=comfyui {COMFYUI} {COMFYUI}",
+        # A volume mounted there takes this owner over, so that the agent may put models into it.
+        f"RUN mkdir -p {COMFYUI}/models && chown -R {UID}:{UID} {COMFYUI}/models",
         *([f"COPY --from=packs-packages {VENV} {VENV}"] if "packs" in present else []),
     ]
     return lines + [f"COPY packs/{name}/ {COMFYUI}/custom_nodes/{name}/" for name in folders if name not in installing]

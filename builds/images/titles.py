@@ -32,6 +32,8 @@ def title(name: str) -> str:
             if stage in ("comfyui", "agent") and verb == "RUN"
             else by_stage[stage]
         )
+    if verb == "RUN" and "/models" in rest:
+        return "Layer: folders for models"
     return _layer(rest, pack) or f"{verb} {rest}"
 
 
