@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from django.db import transaction
@@ -28,6 +28,7 @@ from controlplane.kernel import audit
 from controlplane.kernel.errors import Invalid, NotFound
 
 OPEN = ("ambiguous", "missing")
+BELIEVED = timedelta(days=3 * 365)
 
 
 @dataclass(frozen=True)
@@ -72,9 +73,10 @@ def prepare(
     core, found = packs.needs(tree, asker="comfyui", sources=sources)
     found += [one for each in located for one in each.findings]
     _refuse(found)
-    dates = [tree.committed_at, *(one.at for one in located if one.at is not None)]
+    newest, doubted = _newest(tree.committed_at, located)
+    found += doubted
     asked = tuple(one for each in located for one in each.asked)
-    question = Question((*core, *_agent(target)), asked, tree.committed_at, max(dates), target)
+    question = Question((*core, *_agent(target)), asked, tree.committed_at, newest, target)
     resolved = kept_freezes.resolve(question, sources=sources, fresh=upgrade)
     base, troubles = base_image.pinned(target.base_image, before=(before or {}).get("base_image"), offline=sources.offline)
     models, unsure = _models(report)
@@ -186,6 +188,18 @@ def _wanted(report: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """The packs that bring a class that runs."""
     asleep = {str(one["class"]) for one in report.get("classes") or () if one.get("asleep")}
     return [one for one in report.get("packs") or () if not one.get("classes") or set(one["classes"]) - asleep]
+
+
+def _newest(comfyui_at: datetime, located: list[packs.Located]) -> tuple[datetime, list[Finding]]:
+    """The newest believable date of all parts. Dates are what authors wrote; one far ahead would bind the freeze to nothing."""
+    believed, found = [comfyui_at], []
+    for one in located:
+        if one.at is not None and one.at <= comfyui_at + BELIEVED:
+            believed.append(one.at.astimezone(UTC))
+        elif one.at is not None:
+            message = f"{one.entry['key'][:200]} is dated {one.at:%Y-%m-%d}, years after ComfyUI's commit; that date does not count."
+            found.append(finding(WARNING, "pack_date_doubted", message, "If it is right, lock a newer ComfyUI."))
+    return max(believed), found
 
 
 def _agent(target: Target) -> list[Asked]:

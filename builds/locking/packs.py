@@ -99,7 +99,7 @@ def _files(entry: dict[str, Any], wanted: str, sources: Sources, found: list[Fin
                 raise
             return _released(entry, wanted, sources, found, error)
         entry |= {"version": wanted, "sha256": archive.sha256}
-        return archive, archive.published_at
+        return archive, archive.written_at
     if not repository:
         message = f"{key[:120]} is named by its registry id only, without a version."
         raise Invalid("pack_without_version", message, "Pin it to a version of the registry, or to a repository.")

@@ -39,7 +39,16 @@ class Archive:
 
     path: Path
     sha256: str
-    published_at: datetime | None
+
+    @property
+    def written_at(self) -> datetime | None:
+        """The newest date of a file inside. Of the bytes alone, so that no mirror of the registry changes a lock."""
+        with self._open() as archive:
+            newest = max((entry.date_time for entry in archive.infolist()), default=(1980, 1, 1, 0, 0, 0))
+        try:
+            return datetime(*newest, tzinfo=UTC) if newest[0] > 1980 else None
+        except ValueError:
+            return None
 
     def read(self, path: str) -> str | None:
         """A text file of at most a megabyte; None when there is none of that name."""
@@ -114,7 +123,7 @@ def _fetched(registry_id: str, version: str, kept: Path, sources: Sources) -> Ar
     sha256 = hashlib.sha256(data).hexdigest()
     path = kept.parent / f"{sha256}.zip"
     path.parent.mkdir(parents=True, exist_ok=True)
-    for target, content in ((path, data), (kept, json.dumps({"sha256": sha256, "published_at": said.get("createdAt")}).encode())):
+    for target, content in ((path, data), (kept, json.dumps({"sha256": sha256}).encode())):
         part = target.with_suffix(f".{hashlib.sha256(url.encode()).hexdigest()[:8]}.part")
         part.write_bytes(content)
         part.replace(target)
@@ -125,15 +134,10 @@ def _fetched(registry_id: str, version: str, kept: Path, sources: Sources) -> Ar
 
 def _known(kept: Path) -> Archive | None:
     try:
-        said = json.loads(kept.read_text())
-        sha256, published = str(said["sha256"]), said.get("published_at")
+        sha256 = str(json.loads(kept.read_text())["sha256"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    try:
-        at = datetime.fromisoformat(str(published)) if published else None
-    except ValueError:
-        at = None
-    return Archive(kept.parent / f"{sha256}.zip", sha256, at.replace(tzinfo=at.tzinfo or UTC) if at else None)
+    return Archive(kept.parent / f"{sha256}.zip", sha256)
 
 
 def _get(url: str, sources: Sources, limit: int, *, trusted: str) -> bytes:

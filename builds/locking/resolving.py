@@ -22,13 +22,12 @@ from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
 from builds.findings import WARNING, Finding, finding
-from builds.locking import freeze, indexes
+from builds.locking import freeze, indexes, refusals
 from builds.locking.freeze import PROTECTED, Conflict, Pinned
 from builds.locking.requirements import Asked
 from builds.locking.running import TooMuch, TooSlow, run
 from builds.locking.sources import Sources, Target
-from controlplane.kernel.errors import Conflict as Refused
-from controlplane.kernel.errors import Invalid, Unavailable, WorkflowError
+from controlplane.kernel.errors import Invalid, Unavailable
 
 _PLATFORMS = {"amd64": "x86_64-manylinux_2_28", "arm64": "aarch64-manylinux_2_28"}
 _UNDATED = re.compile(r"`([^`]+)` is missing an upload date")
@@ -80,14 +79,14 @@ def resolve(question: Question, *, sources: Sources) -> Resolved:
     try:
         base = runner.compile(question.core, constraints=own, as_of=question.core_at)
     except _NoSolution as trouble:
-        raise _refused(trouble.conflict, "") from trouble
+        raise refusals.refused(trouble.conflict, "") from trouble
     protected = _protected(base)
     result = base
     if question.packs:
         try:
             result = _union(question, runner, own, base)
         except _NoSolution as trouble:
-            raise _refused(trouble.conflict, _way_out(trouble.conflict, runner, question, own)) from trouble
+            raise refusals.refused(trouble.conflict, _way_out(trouble.conflict, runner, question, own)) from trouble
     packages = freeze.packages(result, runner.askers)
     torch = next((one["version"] for one in packages if one["name"] == "torch"), "")
     constraints = sorted({one.text for one in [*own, *protected]})
@@ -264,47 +263,6 @@ def _own(line: str) -> Asked:
     if parsed.url or parsed.extras:
         raise Invalid("constraint_malformed", f"{line[:120]!r} names an address or extras; a constraint is a name and a version.", "Write it like numpy<2.")
     return Asked("person", "constraints", 0, canonicalize_name(parsed.name), str(parsed))
-
-
-def _refused(conflict: Conflict, way_out: str) -> WorkflowError:
-    if len(conflict.sides) == 1:
-        return _alone(conflict)
-    sides = "; ".join(f"{_who(one)} asks {one.text}" for one in conflict.sides[:6])
-    message = f"The Python packages cannot be installed together: {sides}." if sides else "The Python packages cannot be installed together."
-    suggestion = (
-        f"It fits with {way_out}, if the rest can live with that; else use another version of one of the packs."
-        if way_out
-        else "Use another version of one of the packs, or leave one out."
-    )
-    return Refused("requirements_conflict", message, suggestion, details=conflict.as_json() | {"way_out": way_out})
-
-
-def _alone(conflict: Conflict) -> WorkflowError:
-    """One requirement that nothing can meet: no conflict, but as final."""
-    (side,) = conflict.sides
-    said, details = conflict.said.lower(), conflict.as_json()
-    if "wheel" in said or "building from source is disabled" in said:
-        message = f"{_who(side)} asks {side.text}, which must be built from source; that would run its code here."
-        return Invalid(
-            "requirement_needs_building", message, "If you trust it, allow it with BUILD_SOURCE_BUILDS=1, or add a wheel to the index.", details=details
-        )
-    if "python version" in said:
-        message = f"{_who(side)} asks {side.text}, which needs another Python than the image has."
-        return Invalid("requirement_needs_other_python", message, "Set BUILD_PYTHON_VERSION and BUILD_BASE_IMAGE, or use another version.", details=details)
-    if "was not found" in said:
-        return Invalid(
-            "requirement_unknown", f"{_who(side)} asks {side.text}, which the package index does not have.", "Check the name, or the index.", details=details
-        )
-    message = f"{_who(side)} asks {side.text}, and no version of that time fits."
-    return Invalid("requirement_unavailable", message, "Use another version of it, or a newer ComfyUI.", details=details)
-
-
-def _who(one: Asked) -> str:
-    if one.asker == "comfyui":
-        return "ComfyUI" if one.line else f"ComfyUI ({one.file})"
-    if one.asker in ("agent", "person"):
-        return {"agent": "the worker agent", "person": "your constraint"}[one.asker]
-    return f"{one.asker[:120]} ({one.where})"
 
 
 def _platform(arch: str) -> str:

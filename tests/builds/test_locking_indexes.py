@@ -144,6 +144,13 @@ def test_packs_are_resolved_as_of_the_newest_commit_and_comfyui_as_of_its_own(wo
     assert prepared.document["python"]["as_of"] == (COMMITTED + timedelta(days=40)).isoformat()
 
 
+def test_a_pack_dated_far_ahead_binds_the_freeze_to_its_own_time_only(world: lock_world.World, index: Index, version: Any) -> None:
+    commit = world.frames.commit({"requirements.txt": "colour\n"}, at=int((COMMITTED + timedelta(days=9_000)).timestamp()))
+    prepared = prepare(world, version, lock_world.pack(lock_world.FRAMES, commit, classes=["FrameJoin"]))
+    assert prepared.document["python"]["as_of"] == COMMITTED.isoformat()
+    assert [one["code"] for one in prepared.findings] == ["pack_date_doubted"]
+
+
 def test_a_version_somebody_names_counts_whenever_it_was_uploaded(world: lock_world.World, index: Index, version: Any) -> None:
     index.late = {"torch-2.8.0-py3-none-any.whl", "torchvision-0.23.0-py3-none-any.whl"}
     prepared = prepare(world, version, constraints=["torch==2.8.0", "torchvision==0.23.0"])

@@ -220,7 +220,7 @@ def _archive(forge: Forge, name: str, files: dict[str, str], top: str = "") -> b
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w") as out:
         for path, text in files.items():
-            out.writestr(top + path, text)
+            out.writestr(zipfile.ZipInfo(top + path, (2025, 10, 9, 12, 0, 0)), text)
     forge.archives[name] = packed.getvalue()
     return packed.getvalue()
 
