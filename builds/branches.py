@@ -22,7 +22,6 @@ from controlplane.kernel import audit
 from controlplane.kernel.errors import Conflict, Invalid
 
 MOST = 200
-_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,59}")
 # Read as something else wherever a version is named.
 _TAKEN = re.compile(r"v?\d+|[0-9a-f]{8,64}|head")
 
@@ -65,7 +64,7 @@ def listed(workflow: Workflow) -> list[Branch]:
 
 def check_name(name: str) -> None:
     """Raise Invalid for a name that could not be told from a number, a channel or a hash."""
-    if not isinstance(name, str) or not _NAME.fullmatch(name) or ".." in name:
+    if not isinstance(name, str) or not heads.NAME.fullmatch(name) or ".." in name:
         raise Invalid(
             "branch_name_malformed", f"{str(name)[:60]!r} cannot name a branch.", "Use small letters, digits, dots, hyphens and underscores, at most 60.",
             details={"field": "name"},

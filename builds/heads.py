@@ -6,6 +6,7 @@ A move is a compare-and-set on the head, in the transaction of what moves it; ev
 
 from __future__ import annotations
 
+import re
 from datetime import datetime
 from typing import Any
 
@@ -16,6 +17,7 @@ from builds.models import Branch, BranchMove, Version, Workflow
 from controlplane.kernel.errors import Conflict, NotFound
 
 MAIN = "main"
+NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,59}")
 
 
 def branch(workflow: Workflow, name: str = MAIN, *, for_change: bool = False) -> Branch:
@@ -24,7 +26,7 @@ def branch(workflow: Workflow, name: str = MAIN, *, for_change: bool = False) ->
     A workflow whose versions are older than branches has a main branch all the same: it stands at the newest version, and is
     written down when it is read `for_change`.
     """
-    found = Branch.objects.select_related("head").filter(workflow=workflow, name=name).first()
+    found = named(workflow, name)
     if found is None and name == MAIN:
         found = _adopted(workflow, keep=for_change)
     if found is None:
@@ -32,6 +34,13 @@ def branch(workflow: Workflow, name: str = MAIN, *, for_change: bool = False) ->
             "unknown_branch", f"{workflow.slug} has no branch called {str(name)[:60]}.", "List its branches, or make one.", details={"branch": str(name)[:60]}
         )
     return found
+
+
+def named(workflow: Workflow, name: Any) -> Branch | None:
+    """The branch of that name as it is kept, if there is one."""
+    if not isinstance(name, str) or not NAME.fullmatch(name):
+        return None
+    return Branch.objects.select_related("head").filter(workflow=workflow, name=name).first()
 
 
 def head(workflow: Workflow, name: str = MAIN) -> Version | None:

@@ -16,10 +16,11 @@ from typing import Any
 
 from builds import graphs, heads, importing, queries
 from builds.comparing import Content
-from builds.models import Branch, Version, VersionLock, Workflow
+from builds.models import Version, VersionLock, Workflow
 from controlplane.kernel.errors import NotFound
 
 _REVISION = re.compile(r"(?P<slug>[a-z0-9][a-z0-9-]{0,59})(?:@(?P<at>[a-z0-9][a-z0-9._-]{0,63})|:(?P<channel>[a-z]{1,12}))?")
+_AT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,69}")
 
 
 @dataclass(frozen=True)
@@ -55,10 +56,11 @@ def version_named(text: str) -> Version:
 def at(workflow: Workflow, text: str) -> Version:
     """A version of `workflow` by branch, number, channel or the start of its hash; raises NotFound."""
     # No branch is called like a number.
-    numbered = text.removeprefix("v").isdecimal()
-    line = None if numbered else Branch.objects.select_related("head").filter(workflow=workflow, name=text).first()
+    line = None if text.removeprefix("v").isdecimal() else heads.named(workflow, text)
     if line is not None:
         return line.head
+    if not _AT.fullmatch(text):
+        raise NotFound("unknown_version", f"{workflow.slug} has no version {text[:70]!r}.", "Name a number, a branch, a channel, or the start of a hash.")
     if text == heads.MAIN:
         return heads.branch(workflow).head
     return queries.version(workflow, text)

@@ -16,7 +16,7 @@ from builds import branches, heads, revisions, wording
 from builds.comparing import Content, diff, telling
 from builds.merging import OURS, THEIRS, Clash
 from builds.merging.clashes import INPUTS, NODE, VERSION
-from builds.models import Branch, Version, Workflow
+from builds.models import Version, Workflow
 from controlplane.console import actions, once, roles
 from controlplane.console.workflows import answer, find
 from controlplane.kernel.errors import Conflict, Invalid, WorkflowError
@@ -170,7 +170,7 @@ def _sides(clash: Clash) -> list[tuple[str, str]]:
 
 
 def _source(workflow: Workflow, named: str) -> str | Version:
-    return named if Branch.objects.filter(workflow=workflow, name=named).exists() else revisions.at(workflow, named)
+    return named if heads.named(workflow, named) else revisions.at(workflow, named)
 
 
 def _version(workflow: Workflow, text: str) -> Version:

@@ -114,7 +114,7 @@ class Restore(OperatorView):
 def _source(workflow: Workflow, body: dict[str, Any]) -> str | Version:
     """A branch by its name, else a version."""
     given = body.get("from")
-    if isinstance(given, str) and Branch.objects.filter(workflow=workflow, name=given).exists():
+    if isinstance(given, str) and heads.named(workflow, given):
         return given
     return _version(workflow, given, field="from")
 

@@ -285,7 +285,8 @@ def test_who_may_not_release_may_look_but_not_act(boat):
         assert client.post(f"{PAGE}/{url}", body).status_code == 403
     assert numbers() == {"main": 3, "side": 2}
     page(client, f"{PAGE}/merge/?from=nowhere", status=404)
-    page(client, f"{PAGE}/merge/?from=side&into=nowhere", status=404)
+    for query in ("from=side&into=nowhere", "from=side&into=x%00", "from=%00side", "from="):
+        page(client, f"{PAGE}/merge/?{query}", status=404)
 
 
 def test_versions_made_by_hand_still_promote(boat, now):
