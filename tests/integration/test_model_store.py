@@ -245,6 +245,12 @@ def test_a_server_without_ranges_and_a_slow_one(start, source):
     assert source.bytes_served == len(plain) + len(slow)
 
 
+def needs_root(why: str) -> None:
+    if os.environ.get("COMFYPLANE_REQUIRE_ROOT") == "1":
+        pytest.fail(f"COMFYPLANE_REQUIRE_ROOT=1 promises it, but {why}")
+    pytest.skip(why)
+
+
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 24 MiB that really fills up."""
@@ -252,9 +258,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     place.mkdir()
     made = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m", "comfyplane-test", str(place)], capture_output=True, check=False)
     if made.returncode:
-        if os.environ.get("COMFYPLANE_REQUIRE_MOUNT") == "1":
-            pytest.fail(f"COMFYPLANE_REQUIRE_MOUNT=1, but tmpfs cannot be mounted: {made.stderr.decode()[:200]}")
-        pytest.skip("mounting a tmpfs needs root")
+        needs_root(f"mounting a tmpfs needs root: {made.stderr.decode()[:200]}")
     yield place
     subprocess.run(["umount", "--lazy", str(place)], check=True)
 
@@ -350,7 +354,7 @@ def test_the_cap_holds_while_eight_processes_fetch_and_die(start, source, root):
 def test_two_containers_with_equal_process_ids_do_not_take_each_other_for_dead(start, source, root):
     """A process in a namespace of its own, where every id means something else, keeps what it pinned."""
     if subprocess.run(["unshare", "--pid", "--fork", "true"], capture_output=True, check=False).returncode:
-        pytest.skip("a process namespace of its own needs root")
+        needs_root("a process namespace of its own needs root")
     data = cheap_bytes(8 * MIB, seed=40)
     model = entry(data, source.add("/m", data), "m.gguf")
     env = {f"COMFYPLANE_STORE_{k}": v for k, v in {"DIR": str(root), "HOSTS": source.url, "KEEP_FREE": "0", "CAP": "12MiB", "ROOM_WAIT_S": "0"}.items()}
