@@ -8,12 +8,13 @@ from typing import Any
 from django.conf import settings
 from django.contrib import messages
 from django.core.files.uploadedfile import UploadedFile
+from django.db.models import Max
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
 from django.utils import timezone
 from django.views.decorators.http import require_http_methods
 
-from builds import containers, dependencies, graphs, importing, libraries
+from builds import containers, dependencies, graphs, heads, importing, libraries
 from builds.graphs import MAX_BYTES
 from builds.models import Workflow
 from controlplane.console import dependencies as dependency_page
@@ -26,8 +27,9 @@ from controlplane.kernel.errors import Invalid, TooLarge, WorkflowError
 def page(request: HttpRequest) -> HttpResponse:
     """The form; `look` shows what an import would give, `pin` keeps a choice of packs and looks again, `keep` makes the version."""
     now = timezone.now()
-    values = {name: request.POST.get(name, "").replace("\0", "")[: MAX_BYTES + 1] for name in ("slug", "name", "message", "document")}
+    values = {name: request.POST.get(name, "").replace("\0", "")[: MAX_BYTES + 1] for name in ("slug", "name", "message", "branch", "document")}
     values["slug"] = values["slug"] or request.GET.get("slug", "")[:60]
+    values["branch"] = (values["branch"] or request.GET.get("branch", "")).strip()[:80]
     context: dict[str, Any] = {
         "values": values,
         "draft": request.POST.get("draft") == "on",
@@ -45,7 +47,7 @@ def page(request: HttpRequest) -> HttpResponse:
             if request.POST.get("do") == "keep":
                 kept = importing.import_graph(
                     document=document, slug=values["slug"].strip() or None, name=values["name"].strip() or None, message=values["message"].strip(),
-                    author=request.user.get_username(), draft=context["draft"], now=now,
+                    branch=values["branch"] or heads.MAIN, make_branch=True, author=request.user.get_username(), draft=context["draft"], now=now,
                 )  # fmt: skip
                 said = f"Kept as v{kept.version.number}." if kept.created else f"Nothing changed: this is v{kept.version.number} already."
                 messages.success(request, said if kept.version.runnable else f"{said} It is a draft, it cannot run before its findings are mended.")
@@ -53,12 +55,12 @@ def page(request: HttpRequest) -> HttpResponse:
             if request.POST.get("do") == "pin":
                 context["said"] = dependency_page.place(request, workflow=None)
             context |= _needs(request, document, values["slug"].strip())
-            context |= _look(document, values["slug"].strip())
+            context |= _look(document, values["slug"].strip(), values["branch"])
         except WorkflowError as error:
             status = error.status
             context |= {"error": error, "findings": error.details.get("findings", []) or _problems(error), "draftable": "findings" in error.details}
             if error.details.get("findings"):
-                context |= _look(document, values["slug"].strip())
+                context |= _look(document, values["slug"].strip(), values["branch"])
             if document is not None and "report" not in context:
                 context |= _needs(request, document, values["slug"].strip())
     context["errors_found"] = sum(f.get("level") == "error" for f in context["findings"])
@@ -68,12 +70,14 @@ def page(request: HttpRequest) -> HttpResponse:
     )  # fmt: skip
 
 
-def _look(document: Any, slug: str) -> dict[str, Any]:
+def _look(document: Any, slug: str, branch: str) -> dict[str, Any]:
     """What the document holds, judged against the current node library, without keeping anything."""
     workflow = Workflow.objects.filter(slug=slug).first() if slug else None
-    parent = workflow.versions.order_by("-number").first() if workflow else None
+    line = heads.named(workflow, branch) if workflow else None
+    parent = line.head if line else heads.head(workflow) if workflow else None
+    newest = workflow.versions.aggregate(number=Max("number"))["number"] if workflow else None
     seen = importing.examine(document=document, library=libraries.current(), parent=parent)
-    return {"seen": seen, "findings": seen.findings, "next_number": parent.number + 1 if parent else 1, "existing": workflow}
+    return {"seen": seen, "findings": seen.findings, "next_number": (newest or 0) + 1, "existing": workflow}
 
 
 def _needs(request: HttpRequest, document: Any, slug: str) -> dict[str, Any]:

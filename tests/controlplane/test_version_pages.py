@@ -225,6 +225,19 @@ def test_a_branch_is_made_and_deleted_from_the_page(boat):
     assert numbers() == {"main": 3, "side": 2}
 
 
+def test_a_file_is_imported_onto_a_branch_from_the_page(boat):
+    client = rows.client("release")
+    link = re.search(r'href="(/ops/workflows/import/[^"]+branch=side)"', page(client, f"{PAGE}/versions/"))[1].replace("&amp;", "&")
+    assert 'name="branch" type="text" value="side"' in page(client, link)
+    sent = {"slug": "boat", "branch": "side", "draft": "on", "document": json.dumps(graph(n1={"width": 16})), "do": "look"}
+    looked = client.post("/ops/workflows/import/", sent).content.decode()
+    assert "Would become v4 of boat" in looked
+    client.post("/ops/workflows/import/", sent | {"do": "keep"})
+    assert numbers() == {"main": 3, "side": 4}
+    client.post("/ops/workflows/import/", sent | {"do": "keep", "branch": "fresh", "document": json.dumps(graph(n1={"width": 17}))})
+    assert numbers() == {"main": 3, "side": 4, "fresh": 5}
+
+
 def test_restore_goes_back_unless_somebody_was_faster(boat):
     client = rows.client("release")
     client.post(f"{PAGE}/restore/", {"branch": "main", "version": "1", "expected-main": "2"})
