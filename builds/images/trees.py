@@ -5,10 +5,12 @@ Nothing is checked out, so no hook, filter or attribute of theirs acts. Paths an
 
 from __future__ import annotations
 
+import contextlib
 import io
 import posixpath
 import subprocess
 import tarfile
+import threading
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -40,11 +42,12 @@ def of_commit(tree: Tree, *, name: str) -> Iterator[File]:
         _git(tree, "cat-file", "--batch"), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=_environment(), start_new_session=True
     )
     assert process.stdin is not None and process.stdout is not None
+    # All names at once, from a thread: asking one by one would wait for an answer a thousand times.
+    asking = threading.Thread(target=_ask, args=(process.stdin, [sha for _, sha, _ in listed]), daemon=True)
+    asking.start()
     taken = 0
     try:
-        for mode, sha, path in listed:
-            process.stdin.write(f"{sha}\n".encode())
-            process.stdin.flush()
+        for mode, _, path in listed:
             data = _blob(process.stdout, name, path)
             taken += len(data)
             if taken > MAX_BYTES:
@@ -55,9 +58,14 @@ def of_commit(tree: Tree, *, name: str) -> Iterator[File]:
                 yield File(path, data, executable=mode == _EXECUTABLE)
     finally:
         process.kill()
-        process.stdin.close()
+        asking.join()
         process.stdout.close()
         process.wait()
+
+
+def _ask(stream: IO[bytes], names: list[str]) -> None:
+    with contextlib.suppress(OSError), stream:
+        stream.write("".join(f"{name}\n" for name in names).encode())
 
 
 def submodules(tree: Tree, *, name: str) -> list[str]:
