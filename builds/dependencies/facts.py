@@ -250,4 +250,5 @@ def source_of(row: KnownModel) -> ModelSource:
         row.directory, row.url, row.sha256, row.size_bytes, str(header.get("family") or "") or row.family or listed(header.get("listed_base")), row.licence,
         str(header.get("precision") or ""), str(header.get("kind") or ""), str(header.get("listed_size") or ""), row.source,
         bool(header.get("tensors")),
+        row.filename,
     )  # fmt: skip

@@ -23,7 +23,8 @@ _OFF = ("on", "enabled", "enable", "active")
 
 @dataclass(frozen=True)
 class ModelNeed:
-    """A model file that a node asks for. `is_declared`: the canvas names it beside the node and no input was read."""
+    """A model file that a node asks for. `is_declared`: the canvas names it beside the node and no input was read;
+    `any_suffix`: its ending is left to the loader; `asleep`: the node is muted or bypassed."""
 
     name: str
     node: str
@@ -34,6 +35,7 @@ class ModelNeed:
     sha256: str = ""
     is_declared: bool = False
     any_suffix: bool = False
+    asleep: bool = False
 
     def with_facts(self, declared: ModelNeed) -> ModelNeed:
         """The loader's need with what the canvas declares of the same file."""

@@ -32,8 +32,9 @@ def resolve(needs: Needs, facts: Facts) -> tuple[tuple[ModelUse, ...], list[dict
     for need in needs.models[:MAX_MODELS]:
         use = _use(need, sources_of(need, facts))
         uses.append(use)
-        found += _findings(need, use)
-    found += mismatches(uses, needs.graph)
+        if not need.asleep:
+            found += _findings(need, use)
+    found += mismatches([one for one in uses if not one.asleep], needs.graph)
     return tuple(uses), found
 
 
@@ -68,12 +69,15 @@ def _use(need: ModelNeed, sources: list[ModelSource]) -> ModelUse:
         status = UNKNOWN
     # What a header says goes before what anybody says of the name.
     family = _agreed(one.family for one in sources if one.measured and _same(one, facts)) or facts.family or _agreed(one.family for one in sources)
+    name = need.name
+    if need.any_suffix and status == KNOWN and facts.filename:
+        name = f"{name.rpartition('/')[0]}/{facts.filename}".lstrip("/")
     use = ModelUse(
-        need.name, directory, need.node, need.input, status, need.class_type, facts.kind or folders.kind_of(directory), facts.url, facts.size_bytes,
+        name, directory, need.node, need.input, status, need.class_type, facts.kind or folders.kind_of(directory), facts.url, facts.size_bytes,
         facts.size_about, facts.sha256, facts.licence, family, facts.precision, tuple(places if len(places) > 1 else ()),
     )  # fmt: skip
     missing = {"directory": use.directory, "address": use.url, "size": use.size_bytes, "sha256": use.sha256, "licence": use.licence, "family": use.family}
-    return replace(use, unknown=tuple(name for name, value in missing.items() if not value), fix=_fix(use))
+    return replace(use, unknown=tuple(word for word, value in missing.items() if not value), fix=_fix(use), asleep=need.asleep)
 
 
 def _same(one: ModelSource, other: ModelSource) -> bool:

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from builds.conversion import virtual
 from builds.conversion.canvas import Node, read
 from builds.conversion.classes import Classes
 from builds.conversion.scopes import Sheets
-from builds.dependencies import folders, spelling
+from builds.dependencies import spelling
 from builds.dependencies.model_needs import ModelNeed, declared, in_inputs
 from builds.nodespecs import read as read_spec
 
@@ -135,15 +135,17 @@ def _canvas(needs: Needs, sheets: Sheets, info: Mapping[str, Any] | None, *, alo
         ui_only, asleep = is_ui_only(kind), path not in awake
         if alone or ui_only or (asleep and path not in (needs.graph or {})):
             needs.add(kind, path, hint_of(node), asleep=asleep, ui_only=ui_only)
-        if asleep or ui_only:
+        if ui_only:
             continue
-        if alone:
+        found: list[ModelNeed] = []
+        if alone or asleep:
             drawn = sheets.drawn(node)
             values = (
                 drawn.values if drawn else node.values if isinstance(node.values, dict) else {f"widgets_values.{at}": v for at, v in enumerate(node.values)}
             )
-            needs.models += in_inputs(path, kind, values, _spec(info, kind))
-        needs.models += declared(path, kind, node.properties.get("models"))
+            found += in_inputs(path, kind, values, _spec(info, kind))
+        found += declared(path, kind, node.properties.get("models"))
+        needs.models += [replace(one, asleep=True) for one in found] if asleep else found
 
 
 def _nodes(sheets: Sheets) -> Iterator[tuple[str, Node]]:
@@ -173,25 +175,24 @@ def _spec(info: Mapping[str, Any] | None, kind: Any) -> Any:
 
 
 def _merged(found: list[ModelNeed]) -> list[ModelNeed]:
-    """One need per file and place it is loaded at; what the canvas declares is laid over the loader's word."""
+    """One need per file and place it is loaded at; what the canvas declares is laid over the loader's word.
+    What only sleeping nodes ask for stands last."""
     said: dict[str, ModelNeed] = {}
     for one in found:
         if one.is_declared:
             said.setdefault(spelling.basename(one.name), one)
     merged: dict[tuple[str, str, str], ModelNeed] = {}
     loaded: set[str] = set()
-    for one in found:
-        if one.is_declared:
+    for one in sorted((one for one in found if not one.is_declared), key=lambda one: one.asleep):
+        name = spelling.basename(one.name)
+        if one.asleep and name in loaded:
             continue
-        loaded.add(spelling.basename(one.name))
-        extra = said.get(spelling.basename(one.name))
+        loaded.add(name)
+        extra = said.get(name)
         merged.setdefault((one.name, one.node, one.input), one.with_facts(extra) if extra else one)
-    for name, one in said.items():
+    for one in sorted((one for one in found if one.is_declared), key=lambda one: one.asleep):
+        name = spelling.basename(one.name)
         if name not in loaded:
+            loaded.add(name)
             merged.setdefault((one.name, one.node, one.input), one)
-    return list(merged.values())
-
-
-def loaded_folders(needs: Needs) -> set[str]:
-    """Folders the models of a graph lie in."""
-    return {folders.canonical(one.directory) for one in needs.models if one.directory}
+    return sorted(merged.values(), key=lambda one: one.asleep)

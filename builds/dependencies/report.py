@@ -106,6 +106,7 @@ class ModelSource:
     size_about: str = ""
     source: str = ""
     measured: bool = False
+    filename: str = ""
 
     def as_json(self) -> dict[str, Any]:
         return {
@@ -122,7 +123,8 @@ class ModelSource:
 
 @dataclass(frozen=True)
 class ModelUse:
-    """A model file the graph loads. `status`: known has one place to get it, ambiguous several, unknown none."""
+    """A model file the graph loads. `status`: known has one place to get it, ambiguous several, unknown none;
+    `asleep`: only muted or bypassed nodes load it."""
 
     name: str
     directory: str
@@ -141,6 +143,7 @@ class ModelUse:
     candidates: tuple[ModelSource, ...] = ()
     unknown: tuple[str, ...] = ()
     fix: str = ""
+    asleep: bool = False
 
     def as_json(self) -> dict[str, Any]:
         return {
@@ -161,6 +164,7 @@ class ModelUse:
             "candidates": [one.as_json() for one in self.candidates],
             "unknown": list(self.unknown),
             "fix": self.fix,
+            "asleep": self.asleep,
         }
 
 
@@ -183,7 +187,7 @@ class Report:
     def complete(self) -> bool:
         """Whether every class that runs has one pack, and every model one source."""
         open_classes = any(one.status in (AMBIGUOUS, MISSING) and not one.asleep for one in self.classes)
-        return not open_classes and all(one.status == KNOWN for one in self.models) and not any(f["level"] == "error" for f in self.findings)
+        return not open_classes and all(one.status == KNOWN for one in self.models if not one.asleep) and not any(f["level"] == "error" for f in self.findings)
 
     def as_json(self) -> dict[str, Any]:
         return {

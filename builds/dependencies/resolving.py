@@ -33,7 +33,7 @@ def resolve(needs: Needs, facts: Facts) -> Report:
     uses = tuple(_versioned(one, packs) for one in by_class.values())
     models, model_findings = modeling.resolve(needs, facts)
     findings = (*telling.findings(needs, facts, uses, _all_hints(needs)), *model_findings)
-    counts: dict[str, int] = {"nodes": sum(need.count for need in needs.classes.values()), "packs": len(packs), "models": len(models)}
+    counts: dict[str, int] = {"nodes": sum(need.count for need in needs.classes.values()), "packs": len(packs), "models": sum(not one.asleep for one in models)}
     for use in uses:
         counts[use.status] = counts.get(use.status, 0) + 1
     comfyui: dict[str, Any] = {

@@ -220,6 +220,8 @@ def _models(report: Mapping[str, Any]) -> tuple[list[dict[str, Any]], list[Findi
     models: dict[tuple[str, str], dict[str, Any]] = {}
     found: list[Finding] = []
     for one in report.get("models") or ():
+        if one.get("asleep"):
+            continue
         directory, filename = str(one.get("directory") or ""), str(one.get("name") or "").replace("\\", "/")
         where = {"node": str(one.get("node") or ""), "field": str(one.get("input") or "")}
         if trouble := checking.path_trouble(f"{directory}/{filename}"):

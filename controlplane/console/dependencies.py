@@ -54,7 +54,7 @@ def page(request: HttpRequest, slug: str) -> HttpResponseBase:
 def shown(report: Report) -> dict[str, Any]:
     """A report as the templates take it; the import page shows the same."""
     decide = [one for one in report.of_status(AMBIGUOUS, MISSING) if not one.asleep]
-    open_models = [one for one in report.models if one.status != "known"]
+    open_models = [one for one in report.models if one.status != "known" and not one.asleep]
     errors = sum(one["level"] == "error" for one in report.findings)
     return {
         "report": report,
@@ -78,7 +78,7 @@ def shown(report: Report) -> dict[str, Any]:
 def model_rows(report: Report) -> list[dict[str, Any]]:
     """Each file once, with every node that loads it; what is open comes first."""
     rows: dict[tuple[str, str], dict[str, Any]] = {}
-    for one in sorted(report.models, key=lambda one: (one.status == "known", one.directory, one.name)):
+    for one in sorted(report.models, key=lambda one: (one.asleep, one.status == "known", one.directory, one.name)):
         row = rows.setdefault((one.name, one.directory), {**vars(one), "nodes": [], "family": title(one.family) if one.family else ""})
         if one.node not in row["nodes"]:
             row["nodes"].append(one.node)

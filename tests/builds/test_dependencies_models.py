@@ -94,9 +94,23 @@ def test_what_the_canvas_declares_is_laid_over_what_the_loader_names() -> None:
     ]
 
 
-def test_a_muted_loader_needs_nothing() -> None:
-    drawn = canvas(node(1, "CheckpointLoaderSimple", mode=2, values=["a.safetensors"], models=[{"name": "a.safetensors", "url": "https://x.example.com/a"}]))
-    assert needs.of(graph=None, ui_graph=drawn, info=INFO).models == []
+def test_what_only_a_muted_loader_names_is_told_apart(known: None) -> None:
+    entry = {"name": "ink.safetensors", "url": "https://x.example.com/a", "directory": "loras"}
+    nodes = [
+        node(1, "CheckpointLoaderSimple", values=["base.safetensors"]),
+        node(2, "LoraLoaderModelOnly", mode=2, values=["who.safetensors", 1.0], models=[entry]),
+    ]
+    report = of_graph(graph=None, ui_graph=canvas(*nodes))
+    assert [(one.name, one.asleep) for one in report.models] == [("base.safetensors", False), ("who.safetensors", True), ("ink.safetensors", True)]
+    assert report.counts["models"] == 1
+    assert not {one["field"] for one in report.findings} & {"lora_name", "properties.models"}
+
+
+def test_an_embedding_is_known_by_its_file_once_the_file_is_known(known: None, now: datetime) -> None:
+    graph = {"1": {"class_type": "CLIPTextEncode", "inputs": {"text": "embedding:neg/eps:0.8"}}}
+    assert of_graph(graph=graph).models[0].name == "neg/eps"
+    model_facts.remember(filename="eps.pt", directory="embeddings", url="https://x.example.com/eps.pt", actor="ada", now=now)
+    assert [(one.name, one.status, one.directory) for one in of_graph(graph=graph).models] == [("neg/eps.pt", "known", "embeddings")]
 
 
 json_values = st.recursive(

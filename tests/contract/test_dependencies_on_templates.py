@@ -79,3 +79,24 @@ def test_well_known_packs_are_found_by_their_classes_alone(bench: dict[str, Any]
     report = of_graph(graph={str(at): {"class_type": name, "inputs": {}} for at, name in enumerate(classes)})
     best = {one.name: (one.pack or one.candidates[0].pack).repository.rpartition("/")[2].lower().replace("_", "-") for one in report.classes}
     assert best == classes
+
+
+def test_every_model_a_template_links_is_reported_with_its_address_and_folder(now: datetime) -> None:
+    info = json.loads(gzip.decompress(shared("object_info.json.gz").read_bytes()))
+    library = libraries.store(name="ComfyUI of the templates", document=info, comfyui_version="0.8.0", current=True, now=now)
+    references: dict[str, list[dict[str, Any]]] = {}
+    for line in gzip.decompress(shared("conversion", "template_model_references.jsonl.gz").read_bytes()).splitlines():
+        row = json.loads(line)
+        references.setdefault(row["template"], []).append(row)
+    lost, count = [], 0
+    for line in gzip.decompress(shared("conversion", "oracle.jsonl.gz").read_bytes()).splitlines():
+        case = json.loads(line)
+        report = of_graph(graph=None, ui_graph=case["ui"], library=library)
+        assert not {one["code"] for one in report.findings} & {"model_folder_unknown", "model_path_unsafe", "lora_base_mismatch"}
+        found = {(one.name, one.directory): one.url for one in report.models}
+        for row in references.get(case["name"], ()):
+            count += 1
+            if (row["name"], row["directory"]) not in found:
+                lost.append((case["name"], row["name"], row["directory"]))
+    assert count > 400
+    assert lost == []
