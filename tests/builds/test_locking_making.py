@@ -250,8 +250,9 @@ def test_nodes_that_sleep_or_are_drawn_only_are_not_locked(world: lock_world.Wor
         {"class": "Dozing", "nodes": ["8"], "status": "resolved", "asleep": True},
         {"class": "MarkdownNote", "nodes": ["9"], "status": "ui_only"},
     ]
+    report["models"] = [{"name": "dozing.safetensors", "directory": "loras", "sha256": "8" * 64, "asleep": True}]
     made = prepare(world, version, report=report).document
-    assert made["packs"] == [] and made["classes"] == ["EmptyImage", "SaveImage"]
+    assert made["packs"] == [] and made["classes"] == ["EmptyImage", "SaveImage"] and made["models"] == []
 
 
 def test_a_model_keeps_its_hash_and_a_hostile_path_is_refused(world: lock_world.World, version: Any) -> None:
