@@ -149,7 +149,7 @@ def version(workflow: Workflow, number: int | None = None) -> Version | None:
         chosen = live or next((v.id for v in workflow.versions.all()), None)
     else:
         chosen = next((v.id for v in workflow.versions.all() if v.number == number), None)
-    return Version.objects.defer("ui_graph", "lock").filter(id=chosen).first() if chosen else None
+    return Version.objects.defer("lock").filter(id=chosen).first() if chosen else None
 
 
 def categories() -> list[str]:
