@@ -76,6 +76,11 @@ def test_axe_finds_nothing_and_nothing_is_wider_than_the_page(chromium, live_ser
         page.goto(live_server.url + path)
         found += [f"{path}: {v['id']} {v['nodes'][0]['html'][:160]}" for v in axe.run(page, options=RULES).response["violations"]]
         wide = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+        cut = page.evaluate(
+            """[...document.querySelectorAll("main section td, main section li")].filter(e => e.scrollWidth > e.clientWidth + 1 && e.clientWidth > 0)
+               .map(e => e.textContent.trim().slice(0, 60))"""
+        )
+        found += [f"{path}: cut off: {text}" for text in cut]
         if wide > 0:
             found.append(f"{path}: {wide} px wider than the page")
     assert found == []
