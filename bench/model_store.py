@@ -50,13 +50,13 @@ def plain(url: str, into: Path, sha256: str) -> float:
     return seconds
 
 
-def stored(root: Path, url: str, one: Wanted) -> tuple[float, list[float]]:
-    """Seconds of a fetch into an empty store, and of cached claims after it."""
+def stored(root: Path, url: str, one: Wanted) -> tuple[float, float, list[float]]:
+    """Seconds of a fetch into an empty store, of the processor for it, and of cached claims after it."""
     settings = StoreSettings(root, hosts=(url.rsplit("/", 1)[0],), keep_free_bytes=0)
     with Store(settings) as store:
-        began = time.perf_counter()
+        began, cpu = time.perf_counter(), time.process_time()
         store.ensure([one], job="a")
-        seconds = time.perf_counter() - began
+        seconds, cpu = time.perf_counter() - began, time.process_time() - cpu
         cached = []
         for n in range(200):
             began = time.perf_counter()
@@ -64,7 +64,7 @@ def stored(root: Path, url: str, one: Wanted) -> tuple[float, list[float]]:
             store.release(f"j{n}")
             cached.append(time.perf_counter() - began)
     shutil.rmtree(root)
-    return seconds, cached
+    return seconds, cpu, cached
 
 
 def main() -> int:
@@ -79,10 +79,14 @@ def main() -> int:
     one = Wanted(sha256, "checkpoints", "m.safetensors", size, (url,))
     directory = Path(tempfile.mkdtemp(prefix="comfyplane-bench-"))
     plains, stores, cached = [], [], []
+    plain_cpu = store_cpu = 0.0
     try:
         for n in range(options.rounds):
+            cpu = time.process_time()
             plains.append(plain(url, directory / "plain", sha256))
-            seconds, claims = stored(directory / f"store-{n}", url, one)
+            plain_cpu += time.process_time() - cpu
+            seconds, cpu, claims = stored(directory / f"store-{n}", url, one)
+            store_cpu += cpu
             stores.append(seconds)
             cached += claims
         began = time.perf_counter()
@@ -96,6 +100,8 @@ def main() -> int:
     print(f"{options.mib} MiB, {options.rounds} rounds; hashing alone {size / MIB / hashing:.0f} MiB/s")
     print(f"plain httpx + sha256   {size / MIB / base:7.0f} MiB/s   1.00")
     print(f"store (ranges, fsync)  {size / MIB / ours:7.0f} MiB/s   {base / ours:.2f}")
+    gib = options.mib * options.rounds / 1024
+    print(f"processor              {plain_cpu / gib:7.2f} s/GiB plain, {store_cpu / gib:.2f} s/GiB store")
     print(f"cached claim           {statistics.median(cached) * 1000:7.2f} ms median, {sorted(cached)[int(len(cached) * 0.95)] * 1000:.2f} ms p95")
     return 0
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import os
@@ -17,6 +18,7 @@ from fleet.agent.store.ranges import Spans
 CHUNK = 1024 * 1024
 NOTE_BYTES = 8 * 1024 * 1024
 NOTE_S = 0.25
+FLUSH_BYTES = 32 * 1024 * 1024
 
 
 class Keeper(Protocol):
@@ -111,9 +113,10 @@ class Arriving:
             self.change.notify_all()
 
     def hashed_beside(self, work: Callable[[], None]) -> None:
-        """Do the work that fills the file while another thread hashes what is there without a gap; `digest` is set when it returns."""
-        hasher = threading.Thread(target=self._hash, daemon=True)
-        hasher.start()
+        """Do the work that fills the file while other threads hash what is there without a gap and put it on the disk; `digest` is set when it returns."""
+        others = [threading.Thread(target=work, daemon=True) for work in (self._hash, self._flush)]
+        for thread in others:
+            thread.start()
         try:
             work()
         except BaseException as error:
@@ -123,8 +126,22 @@ class Arriving:
             with self.change:
                 self._over = True
                 self.change.notify_all()
-            hasher.join()
+            for thread in others:
+                thread.join()
         self.check()
+
+    def _flush(self) -> None:
+        """Write to the disk as the bytes come, or the sync at the end would wait for gigabytes."""
+        flushed = ranges.total(self._spans)
+        while True:
+            with self.change:
+                while ranges.total(self._spans) - flushed < FLUSH_BYTES and not (self._over or self.error):
+                    self.change.wait(0.2)
+                if self._over or self.error:
+                    return
+                flushed = ranges.total(self._spans)
+            with contextlib.suppress(OSError):  # the sync at the end tells
+                os.fdatasync(self.fd)
 
     def _hash(self) -> None:
         digest, at, buffer = hashlib.sha256(), 0, memoryview(bytearray(CHUNK))

@@ -101,8 +101,8 @@ class Keeping:
                     "INSERT INTO file (sha256, whole, size_bytes, room_bytes, turn, used_at, added_at, name) VALUES (?, 0, ?, ?, ?, ?, ?, ?)",
                     (one.sha256, one.size_bytes or 0, room, self.ledger.next_turn(), self._clock(), self._clock(), one.name),
                 )
-            if damaged:
-                self.ledger.count_within({"corrupt": damaged})
+            hits = len({w.sha256 for w in wanted}) - len(missing)
+            self.ledger.count_within({name: value for name, value in (("hits", hits), ("corrupt", damaged)) if value})
         return missing, damaged
 
     def release(self, job: str) -> None:

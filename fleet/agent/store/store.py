@@ -107,8 +107,6 @@ class Store:
                 continue
             hits = len({w.sha256 for w in wanted}) - len(missing)
             self._count(hits=hits, corrupt=damaged)
-            if hits:
-                self.keeping.ledger.count(hits=hits)
             return missing
 
     def _obtain(self, one: Wanted, *, job: str, since: int, stop: threading.Event, meter: Meter) -> None:
