@@ -24,7 +24,7 @@ from controlplane.kernel.errors import Invalid, NotFound, Unavailable, WorkflowE
 MAX_TEXT = 1_000_000
 _REF = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._/+-]{0,199}")
 _SHORT = re.compile(r"[0-9a-f]{7,39}")
-_AGAIN = "Try again later, or set up a mirror (PACK_MIRROR)."
+_AGAIN = "Try again later, or set up a mirror (BUILD_PACK_MIRROR; for ComfyUI BUILD_COMFYUI_SOURCE)."
 
 
 @dataclass(frozen=True)
@@ -160,7 +160,7 @@ def _fetch_all(address: str, git_dir: Path, name: str, sources: Sources) -> None
 
 def _network(arguments: list[str], *, address: str, git_dir: Path, name: str, sources: Sources) -> Said:
     if sources.offline:
-        raise Unavailable("repository_unreachable", f"{name[:200]} is not here, and nothing may be fetched.", "Set up a mirror (PACK_MIRROR).")
+        raise Unavailable("repository_unreachable", f"{name[:200]} is not here, and nothing may be fetched.", "Set up a mirror (BUILD_PACK_MIRROR).")
     said = _git(arguments, git_dir=git_dir, timeout_s=sources.timeout_s, protocols=places.protocols(sources), redirects=places.follows_redirects(address))
     if said.code == 0:
         return said

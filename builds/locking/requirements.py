@@ -150,7 +150,7 @@ def _option(line: str, number: int, asker: str, file: str) -> Finding:
         )
     if word.startswith(_INDEX_OPTIONS):
         why = f"names a package index of its own ({word}); it is left out"
-        return _finding(WARNING, "requirement_index", asker, file, number, why, "If its packages are nowhere else, add the index to PACKAGE_INDEX.")
+        return _finding(WARNING, "requirement_index", asker, file, number, why, "If its packages are nowhere else, add the index to BUILD_PACKAGE_INDEX.")
     if word in ("-c", "--constraint"):
         return _finding(
             WARNING,
@@ -224,7 +224,7 @@ def _url_trouble(url: str, number: int, asker: str, file: str, hosts: frozenset[
 
 def _host_refused(url: str, number: int, asker: str, file: str) -> Finding:
     why = f"asks for a package from {urlsplit(url).hostname!r} ({url[:120]!r}), which is not on the list of allowed hosts"
-    return _finding(ERROR, "requirement_host", asker, file, number, why, "If you trust it, add the host to REQUIREMENT_HOSTS.")
+    return _finding(ERROR, "requirement_host", asker, file, number, why, "If you trust it, add the host to BUILD_REQUIREMENT_HOSTS.")
 
 
 def _egg(rest: str | None) -> str:

@@ -205,7 +205,7 @@ class _Resolver:
         if "no solution found" not in lowered and any(word in lowered for word in _DEAF):
             details = {"resolver": error.strip()[-800:]}
             return Unavailable(
-                "index_unreachable", "The package index does not answer.", "Try again later, or set PACKAGE_INDEX to one that is near.", details=details
+                "index_unreachable", "The package index does not answer.", "Try again later, or set BUILD_PACKAGE_INDEX to one that is near.", details=details
             )
         if "no solution found" not in lowered:
             return Invalid(

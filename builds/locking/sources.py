@@ -19,7 +19,7 @@ from controlplane.kernel import outbound
 from controlplane.kernel.errors import Invalid, WorkflowError
 
 COMFYUI = "https://github.com/Comfy-Org/ComfyUI"
-_FIX = "Give an https:// address of a public repository, or set up a mirror (PACK_MIRROR)."
+_FIX = "Give an https:// address of a public repository, or set up a mirror (BUILD_PACK_MIRROR)."
 
 
 @dataclass(frozen=True)
