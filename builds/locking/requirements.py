@@ -21,8 +21,13 @@ MAX_LINES = 2_000
 # Public by their nature, and their redirects stay with them.
 FORGES = frozenset(("github.com", "gitlab.com", "codeberg.org", "bitbucket.org", "huggingface.co"))
 MAX_DEPTH = 4
-_COMMENT = re.compile(r"(^|\s+)#.*$")
-_HASHES = re.compile(r"\s+--hash[= ]\S+")
+MAX_INCLUDED = 20
+MAX_LINE = 2_000
+# Looking back one character, not over all white space before it: a line of a million blanks costs nothing.
+_COMMENT = re.compile(r"(?:^|(?<=\s))#.*$")
+_HASHES = re.compile(r"(?<=\s)--hash[= ]\S+")
+# In an address, white space could end a line of the resolver's file, and ${NAME} would be read from our environment.
+_NEVER_IN_URL = re.compile(r"[\s\\${}\x00-\x20\x7f]")
 _INDEX_OPTIONS = ("-i", "--index-url", "--extra-index-url", "-f", "--find-links", "--no-index", "--trusted-host")
 _QUIET_OPTIONS = ("--pre", "--prefer-binary", "--only-binary", "--no-binary", "--use-feature", "--require-hashes", "--upgrade", "-U")
 _GIT = re.compile(r"git\+(?P<url>https?://[^@\s#]+|ssh://[^\s#]+?)(?:@(?P<ref>[^@#\s]+))?(?:#(?P<rest>\S+))?")
@@ -48,18 +53,29 @@ Include = Callable[[str], str | None]
 
 
 def read(
-    text: str, *, asker: str, file: str, include: Include | None = None, url_hosts: Iterable[str] = (), depth: int = 0
+    text: str,
+    *,
+    asker: str,
+    file: str,
+    include: Include | None = None,
+    url_hosts: Iterable[str] = (),
+    depth: int = 0,
+    included: dict[str, bool] | None = None,
 ) -> tuple[list[Asked], list[Finding]]:
-    """The requirements of a requirements.txt; `include` gives the text of another file of the same tree."""
+    """The requirements of a requirements.txt; `include` gives the text of another file of the same tree, each at most once
+    (`included`: whether it is still being read, which would be a loop)."""
     asked: list[Asked] = []
     found: list[Finding] = []
     hosts = frozenset(url_hosts)
+    included = {file: True} if included is None else included
     for number, line in _lines(text):
         if number > MAX_LINES:
             found.append(_finding(ERROR, "requirements_too_long", asker, file, number, f"holds more than {MAX_LINES} lines", "Shorten it."))
             break
-        if line.startswith(("-r", "--requirement")) and not line.startswith("--require-hashes"):
-            more, troubles = _included(line, number, asker=asker, file=file, include=include, hosts=hosts, depth=depth)
+        if len(line) > MAX_LINE:
+            found.append(_finding(ERROR, "requirement_unreadable", asker, file, number, f"has a line of more than {MAX_LINE} characters", "Shorten it."))
+        elif line.startswith(("-r", "--requirement")) and not line.startswith("--require-hashes"):
+            more, troubles = _included(line, number, asker=asker, file=file, include=include, hosts=hosts, depth=depth, included=included)
             asked += more
             found += troubles
         elif line.startswith("-"):
@@ -83,6 +99,9 @@ def read_pyproject(text: str, *, asker: str, file: str = "pyproject.toml", url_h
     asked: list[Asked] = []
     found: list[Finding] = []
     for line in lines:
+        if len(line) > MAX_LINE:
+            found.append(_finding(ERROR, "requirement_unreadable", asker, file, 0, f"has a requirement of more than {MAX_LINE} characters", "Shorten it."))
+            continue
         one = _one(_COMMENT.sub("", line).strip(), 0, asker, file, frozenset(url_hosts))
         if isinstance(one, Asked):
             asked.append(one)
@@ -122,18 +141,24 @@ def _lines(text: str) -> Iterator[tuple[int, str]]:
 
 
 def _included(
-    line: str, number: int, *, asker: str, file: str, include: Include | None, hosts: frozenset[str], depth: int
+    line: str, number: int, *, asker: str, file: str, include: Include | None, hosts: frozenset[str], depth: int, included: dict[str, bool]
 ) -> tuple[list[Asked], list[Finding]]:
     name = re.sub(r"^(-r|--requirement)[=\s]*", "", line).strip().strip("\"'")
     folder = file.rpartition("/")[0]
     path = "/".join(part for part in (folder, name.removeprefix("./")) if part)
     outside = not name or name.startswith(("/", "\\", "~")) or ".." in re.split(r"[/\\]", name) or ":" in name
-    text = None if outside or include is None or depth >= MAX_DEPTH else include(path)
+    if included.get(path) is False:
+        return [], []
+    endless = path in included or depth >= MAX_DEPTH or len(included) > MAX_INCLUDED
+    text = None if outside or include is None or endless else include(path)
     if text is None:
         return [], [
             _finding(ERROR, "requirement_file_missing", asker, file, number, f"includes {name[:120]!r}, which is not in its tree", "Ask its author to mend it.")
         ]
-    return read(text, asker=asker, file=path, include=include, url_hosts=hosts, depth=depth + 1)
+    included[path] = True
+    found = read(text, asker=asker, file=path, include=include, url_hosts=hosts, depth=depth + 1, included=included)
+    included[path] = False
+    return found
 
 
 def _option(line: str, number: int, asker: str, file: str) -> Finding:
@@ -179,8 +204,8 @@ def _one(line: str, number: int, asker: str, file: str, hosts: frozenset[str]) -
         return _bare_url(line, number, asker, file, hosts)
     try:
         parsed = Requirement(line)
-    except InvalidRequirement as error:
-        why = f"has a line that is no requirement: {line[:120]!r} ({str(error).splitlines()[0][:120]})"
+    except (InvalidRequirement, RecursionError) as error:
+        why = f"has a line that is no requirement: {line[:120]!r} ({str(error).partition(chr(10))[0][:120]})"
         return _finding(ERROR, "requirement_unreadable", asker, file, number, why, "Ask its author to mend it, or use another version of the pack.")
     if parsed.url:
         trouble = _url_trouble(parsed.url, number, asker, file, hosts)
@@ -201,6 +226,8 @@ def _bare_url(line: str, number: int, asker: str, file: str, hosts: frozenset[st
 
 
 def _url_trouble(url: str, number: int, asker: str, file: str, hosts: frozenset[str]) -> Finding | None:
+    if _NEVER_IN_URL.search(url):
+        return _finding(ERROR, "requirement_url", asker, file, number, f"asks for {url[:120]!r}", "Write the address plainly, without blanks or variables.")
     if url.startswith("git+"):
         match = _GIT.fullmatch(url)
         ref = (match["ref"] or "") if match else ""
