@@ -84,6 +84,7 @@ def page(request: HttpRequest, build_id: UUID) -> HttpResponseBase:
         "open": build.state in Build.OPEN,
         "headline": _headline(build),
         "seconds": telling.seconds(build),
+        "so_far": (now - build.started_at).total_seconds() if build.started_at and build.finished_at is None else None,
         "cache": telling.cache(rows),
         "steps": list(_steps(rows)),
         "layers": (layers := _layers(build, rows)),
@@ -127,9 +128,15 @@ def _layers(build: Build, rows: list[BuildStep]) -> list[dict[str, Any]]:
     if not made:
         return []
     base = max(0, (build.size_bytes or 0) - sum(row.size_bytes or 0 for row in made))
-    ordered = sorted(made, key=lambda row: (CHAIN.index(row.stage) if row.stage in CHAIN else len(CHAIN), row.position))
+    ordered = sorted(made, key=lambda row: (CHAIN.index(row.stage) if row.stage in CHAIN else len(CHAIN), _index(row.name), row.position))
     own = [{"title": titles.title(row.name).removeprefix("Layer: "), "size": row.size_bytes, "cached": row.state == "cached"} for row in ordered]
     return [{"title": "Base image", "size": base, "cached": True}, *own] if base else own
+
+
+def _index(name: str) -> int:
+    """The step's place in its stage: the engine names cached steps in any order."""
+    found = re.match(r"\[\S+ (\d+)/", name)
+    return int(found[1]) if found else 0
 
 
 def _step_words(rows: list[BuildStep]) -> str:
