@@ -20,7 +20,7 @@ from controlplane.kernel.errors import WorkflowError
 
 hexes = st.text("0123456789abcdef", min_size=40, max_size=40)
 digests = st.text("0123456789abcdef", min_size=64, max_size=64)
-words = st.text(string.ascii_lowercase + string.digits, min_size=1, max_size=12).map(lambda word: f"p{word}")
+words = st.text(string.ascii_lowercase + string.digits, min_size=1, max_size=12).map(lambda word: f"pk{word}")
 versions = st.tuples(st.integers(0, 40), st.integers(0, 40), st.integers(0, 40)).map(lambda three: ".".join(map(str, three)))
 
 
