@@ -119,7 +119,8 @@ def keep(
         reason = BranchMove.Reason.MERGE if merged_from else BranchMove.Reason.COMMIT
         same = Version.objects.filter(workflow=workflow, sha256=sha256).first()
         if same:
-            if line is not None and not heads.holds(workflow, head=line.head, version=same):
+            # An import of what is behind the head changes nothing; a merge that comes out there was asked for.
+            if line is not None and line.head_id != same.pk and (merged_from or not heads.holds(workflow, head=line.head, version=same)):
                 _stand(line, same, reason, message=message, by=author, now=now)
             return _judged(same, found), False
         latest = Version.objects.filter(workflow=workflow).aggregate(number=Max("number"))["number"] or 0

@@ -10,8 +10,8 @@ from django.views.decorators.http import require_GET
 
 from builds import heads, history, libraries, revisions
 from builds.comparing import Diff, diff, telling
-from builds.comparing.differences import FieldChange, NodeChange
-from builds.comparing.parts import Part
+from builds.comparing.differences import NodeChange
+from builds.comparing.parts import ADDED, Part
 from builds.models import Version, Workflow
 from controlplane.console import graph_view, pages, rail, roles
 from controlplane.console.workflows import CHANNEL_WORDS, answer, find
@@ -116,17 +116,27 @@ def _named(request: HttpRequest, workflow: Workflow) -> tuple[Version, Version]:
 
 
 def _shown(found: Diff) -> tuple[list[dict[str, Any]], int]:
-    """Nodes with their lines, as many as a page may hold; and how many lines did not fit."""
+    """Nodes with their lines, as many as a page may hold; and how many fields did not fit."""
     left, shown, lost = MOST_LINES, [], 0
     for node in found.nodes[:MOST_NODES]:
-        fields = node.fields[: max(0, left)]
-        left -= 1 + len(fields)
-        lost += len(node.fields) - len(fields)
-        shown.append(_node(node, fields))
+        fields = _fields(node)
+        kept = fields[: max(0, left // 2)]
+        left -= 1 + sum(len(lines) for lines in kept)
+        lost += len(fields) - len(kept)
+        shown.append(_node(node, [line for lines in kept for line in lines]))
     return shown, lost
 
 
-def _node(node: NodeChange, fields: list[FieldChange]) -> dict[str, Any]:
+def _fields(node: NodeChange) -> list[list[tuple[str, str, str]]]:
+    """For each field its lines: before, after, or both; of a node that came or went, what it holds."""
+    if node.node is not None:
+        kind = "add" if node.status == ADDED else "del"
+        return [[(kind, telling.cut(str(name), 60), _value(value))] for name, value in node.node["inputs"].items()]
+    names = [telling.cut(telling.field_name(one), 60) for one in node.fields]
+    return [[("del", name, _value(one.before)), ("add", name, _value(one.after))] for name, one in zip(names, node.fields, strict=True)]
+
+
+def _node(node: NodeChange, lines: list[tuple[str, str, str]]) -> dict[str, Any]:
     moved = node.before and node.after and node.before != node.after
     return {
         "id": f"{node.before} → {node.after}" if moved else node.id,
@@ -135,8 +145,7 @@ def _node(node: NodeChange, fields: list[FieldChange]) -> dict[str, Any]:
         "status": node.status,
         "kind": STATUS_KINDS[node.status],
         "mode": node.mode,
-        "lines": [(telling.cut(telling.field_name(one), 60), _value(one.before), _value(one.after)) for one in fields],
-        "model": any(one.field.endswith("_name") for one in fields),
+        "lines": lines,
     }
 
 

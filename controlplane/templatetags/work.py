@@ -103,10 +103,10 @@ def _node(n: Node) -> SafeString:
     if n.tint:
         inner.append(format_html('<rect x="{}" y="{}" width="{}" height="3" fill="{}"/>', _px(n.x + 7), _px(n.y + 1), _px(n.w - 14), n.tint))
     if n.change:
-        width = 12 + len(n.change) * 5.6
+        width = 14 + len(n.change) * 6.3
         inner.append(format_html('<rect class="mk" x="{}" y="{}" width="{}" height="16" rx="4"/>', _px(n.x + n.w - width - 4), _px(n.y - 8), _px(width)))
         inner.append(
-            format_html('<text class="mk" x="{}" y="{}" font-size="10.5" font-weight="650">{}</text>', _px(n.x + n.w - width + 2), _px(n.y + 4), n.change)
+            format_html('<text class="mk" x="{}" y="{}" font-size="10.5" font-weight="650">{}</text>', _px(n.x + n.w - width + 3), _px(n.y + 4), n.change)
         )
     if n.problem:
         inner.append(format_html('<use href="#i-alert" class="ic wn" x="{}" y="{}" width="14" height="14"/>', _px(n.x + 8), _px(n.y + 7)))

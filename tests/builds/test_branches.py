@@ -122,6 +122,16 @@ def test_what_both_changed_waits_for_a_choice_and_keeps_nothing_until_then(first
     assert entry.after["choices"] == dict.fromkeys(keys, "theirs")
 
 
+def test_a_merge_that_comes_out_as_an_earlier_version_stands_there(first: Version, now: datetime) -> None:
+    workflow = first.workflow
+    for sigma in (2.0, 3.0):
+        bring(graph(**{f"n{BLUR}": {"sigma": sigma, "blur_radius": 7}}), now=now)
+    branches.create(workflow=workflow, name="side", at=first, actor="bob", now=now)
+    bring(graph(**{f"n{BLUR}": {"sigma": 2.0, "blur_radius": 9}}), now=now, branch="side")
+    done = merge(workflow, "side", choices={f"{BLUR}.sigma": "theirs", f"{BLUR}.blur_radius": "ours"}, now=now)
+    assert (done.version.number, done.created, numbers(workflow)) == (2, False, {"main": 2, "side": 4})
+
+
 def test_a_version_can_be_merged_without_a_branch(first: Version, now: datetime) -> None:
     branches.create(workflow=first.workflow, name="side", actor="bob", now=now)
     side = bring(graph(**ONE), now=now, branch="side")

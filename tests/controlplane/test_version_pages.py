@@ -122,6 +122,16 @@ def test_the_diff_says_the_verdict_first_and_then_every_change(boat):
         page(client, f"{PAGE}/diff/{query}", status=404)
 
 
+def test_a_node_that_came_or_went_shows_what_it_holds(boat, now):
+    lean = {node: one for node, one in graph(n3={"images": ["1", 0]}).items() if node != "2"}
+    bring(lean, now=now)
+    gone = " ".join(re.sub(r"<[^>]+>", " ", page(rows.client("viewer"), f"{PAGE}/diff/?a=1&b=4")).split())
+    assert "− before: blur_radius: 2" in gone
+    assert "removed" in gone
+    come = " ".join(re.sub(r"<[^>]+>", " ", page(rows.client("operator"), f"{PAGE}/diff/?a=4&b=1")).split())
+    assert "+ after: blur_radius: 2" in come
+
+
 def test_the_json_of_a_diff_opens_with_the_session_of_the_console(boat):
     client = rows.client("viewer")
     link = re.search(r'href="(/ops/api/[^"]+)">As JSON', client.get(f"{PAGE}/diff/?a=1&b=2").content.decode())[1].replace("&amp;", "&")
