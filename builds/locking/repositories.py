@@ -10,6 +10,7 @@ import contextlib
 import fcntl
 import hashlib
 import re
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -22,8 +23,10 @@ from builds.locking.sources import Sources
 from controlplane.kernel.errors import Invalid, NotFound, Unavailable, WorkflowError
 
 MAX_TEXT = 1_000_000
+MAX_PACKED = 2_000_000_000
 _REF = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._/+-]{0,199}")
 _SHORT = re.compile(r"[0-9a-f]{7,39}")
+STALE_S = 3600.0
 _AGAIN = "Try again later, or set up a mirror (BUILD_PACK_MIRROR; for ComfyUI BUILD_COMFYUI_SOURCE)."
 
 
@@ -168,6 +171,11 @@ def _network(arguments: list[str], *, address: str, git_dir: Path, name: str, so
     if "not our ref" in lowered or "couldn't find remote ref" in lowered or "unadvertised object" in lowered:
         raise _unknown(arguments[-1], name)
     details = {"repository": name[:300], "git": said.err.strip()[-600:]}
+    if "signal 25" in lowered or said.code == -25:  # SIGXFSZ
+        message = f"{name[:200]} sends more than {MAX_PACKED:,} bytes."
+        raise Invalid("repository_too_large", message, "Use a smaller pack, or set up a mirror (PACK_MIRROR).", details=details)
+    if "no space left" in lowered:
+        raise _cache_trouble("the disk is full")
     if "redirect" in lowered or "returned error: 30" in lowered:
         raise Unavailable("repository_moved", f"{name[:200]} has moved to another address.", "Give the new address.", details=details)
     if any(word in lowered for word in ("not found", "could not read username", "authentication failed", "403", "401")):
@@ -202,7 +210,13 @@ def _git(
     }
     env |= {"GIT_NO_LAZY_FETCH": "1", "GIT_SSH_COMMAND": "ssh -oBatchMode=yes -oStrictHostKeyChecking=yes", "GIT_OPTIONAL_LOCKS": "0"}
     try:
-        return run(["git", *options, f"--git-dir={git_dir}", *arguments], timeout_s=timeout_s, env=env, max_output=max_output)
+        return run(
+            ["git", *options, f"--git-dir={git_dir}", *arguments],
+            timeout_s=timeout_s,
+            env=env,
+            max_output=max_output,
+            max_file=MAX_PACKED if protocols else max_output + 1,
+        )
     except TooSlow as error:
         raise Unavailable("repository_too_slow", f"git took longer than {timeout_s:g} s.", _AGAIN) from error
     except TooMuch as error:
@@ -218,11 +232,17 @@ def _has(git_dir: Path, commit: str) -> bool:
 
 
 def _tree(git_dir: Path, commit: str, name: str) -> Tree:
-    said = _git(["show", "--no-patch", "--no-show-signature", "--format=%ct", commit, "--"], git_dir=git_dir)
+    # Not `show`: it compares trees even when it prints no patch, and a small tree can stand for millions of files.
+    said = _git(["log", "--no-walk", "--no-show-signature", "--format=%ct", commit, "--"], git_dir=git_dir)
     seconds = said.out.decode("ascii", "replace").strip()
     if said.code != 0 or not seconds.isdecimal():
         raise _unknown(commit, name)
-    return Tree(git_dir, commit, datetime.fromtimestamp(int(seconds), UTC), name)
+    try:
+        committed_at = datetime.fromtimestamp(int(seconds), UTC)
+    except (OverflowError, ValueError, OSError) as error:
+        message = f"{commit[:12]} of {name[:200]} is dated after the year 9999."
+        raise Invalid("commit_date_refused", message, "Choose another commit.", details={"repository": name[:300], "commit": commit}) from error
+    return Tree(git_dir, commit, committed_at, name)
 
 
 def _unknown(ref: str, name: str) -> NotFound:
@@ -236,12 +256,37 @@ def _unknown(ref: str, name: str) -> NotFound:
 
 @contextlib.contextmanager
 def _cached(address: str, sources: Sources) -> Iterator[Path]:
-    """The bare cache of `address`, held alone: two locks of one pack fetch it once."""
-    sources.cache.mkdir(parents=True, exist_ok=True)
+    """The bare cache of `address`, held alone: two locks of one pack fetch it once. Raises Unavailable `cache_unwritable`."""
     git_dir = sources.cache / f"{hashlib.sha256(address.encode()).hexdigest()[:32]}.git"
-    with git_dir.with_suffix(".lock").open("w") as held:
+    try:
+        sources.cache.mkdir(parents=True, exist_ok=True)
+        held = git_dir.with_suffix(".lock").open("w")
+    except OSError as error:
+        raise _cache_trouble(error.strerror or type(error).__name__) from error
+    with held:
         fcntl.flock(held, fcntl.LOCK_EX)
-        if not (git_dir / "HEAD").is_file():
-            _git(["init", "--quiet", "--bare"], git_dir=git_dir)
-            _git(["config", "remote.origin.url", address], git_dir=git_dir)
+        _made(git_dir, address)
         yield git_dir
+
+
+def _made(git_dir: Path, address: str) -> None:
+    """Have the cache whole, also after a process was killed while it was made or filled: what it left would stop every later one."""
+    try:
+        for left in (*git_dir.glob("*.lock"), *git_dir.glob("refs/**/*.lock")):
+            left.unlink(missing_ok=True)
+        for left in git_dir.glob("objects/pack/tmp_*"):
+            # A build may be reading big files into the same cache just now.
+            if time.time() - left.stat().st_mtime > STALE_S:
+                left.unlink(missing_ok=True)
+        whole = (git_dir / "HEAD").is_file() and address in (git_dir / "config").read_text("utf-8", "replace")
+    except OSError:
+        whole = False
+    if not whole:
+        for arguments in (["init", "--quiet", "--bare"], ["config", "remote.origin.url", address]):
+            said = _git(arguments, git_dir=git_dir)
+            if said.code != 0:
+                raise _cache_trouble(said.err.strip()[-200:])
+
+
+def _cache_trouble(why: str) -> Unavailable:
+    return Unavailable("cache_unwritable", f"The cache of sources cannot be written: {why}.", "Free disk space, or set BUILD_CACHE to a directory with room.")

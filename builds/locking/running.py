@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import resource
 import signal
 import subprocess
 import tempfile
@@ -18,6 +19,7 @@ _PASSED = re.compile(
 )
 _CREDENTIALS = re.compile(r"(?<=://)[^/@\s]+@")
 MAX_OUTPUT = 32_000_000
+MAX_FILE = 4_000_000_000
 
 
 class TooSlow(Exception):
@@ -38,9 +40,18 @@ class Said:
 
 
 def run(
-    argv: Sequence[str], *, timeout_s: float, cwd: Path | None = None, env: Mapping[str, str] | None = None, stdin: bytes = b"", max_output: int = MAX_OUTPUT
+    argv: Sequence[str],
+    *,
+    timeout_s: float,
+    cwd: Path | None = None,
+    env: Mapping[str, str] | None = None,
+    stdin: bytes = b"",
+    max_output: int = MAX_OUTPUT,
+    max_file: int = MAX_FILE,
 ) -> Said:
     """Run `argv` (no shell) and wait. Raises TooSlow, TooMuch, or FileNotFoundError when there is no such program.
+
+    No file that it writes, its output included, grows beyond `max_file` bytes: the system ends it there.
 
     What it writes goes to files, so that no pipe can fill and a child it left behind cannot hold us.
     """
@@ -50,6 +61,8 @@ def run(
         process = subprocess.Popen(
             list(argv), stdin=given, stdout=out, stderr=err, cwd=cwd, env=environment() | dict(env or {}), start_new_session=True, close_fds=True
         )
+        with contextlib.suppress(ProcessLookupError, PermissionError, AttributeError):  # gone already, or no Linux
+            resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (max_file, max_file))
         try:
             code = process.wait(timeout=timeout_s)
         except subprocess.TimeoutExpired:
