@@ -14,7 +14,7 @@ from django.utils import timezone
 from django_q.models import OrmQ, Schedule
 from django_q.tasks import async_task
 
-from builds.images import building, running
+from builds.images import building
 from builds.models import Build
 
 SCHEDULES: dict[str, dict[str, Any]] = {
@@ -36,6 +36,8 @@ def start(build: Build) -> None:
 
 def build(build_id: str) -> str:
     """Build it, unless somebody does; says how it stands then."""
+    from builds.images import running  # only who builds needs what it loads: every process imports this module
+
     return running.run(UUID(build_id), clock=timezone.now).state
 
 
