@@ -7,20 +7,25 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 import posixpath
+import signal
 import subprocess
 import tarfile
 import threading
 import zipfile
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import IO
 
 from builds.locking.repositories import Tree
-from builds.locking.running import environment
+from builds.locking.running import TooMuch, TooSlow, environment, run
+from builds.locking.sources import follows_redirects
 from controlplane.kernel.errors import Invalid, Unavailable
 
 MAX_FILES = 60_000
+MAX_LIST = 32_000_000
 MAX_BYTES = 1_500_000_000
 _SUBMODULE, _LINK, _EXECUTABLE = "160000", "120000", "100755"
 
@@ -57,7 +62,9 @@ def of_commit(tree: Tree, *, name: str) -> Iterator[File]:
             else:
                 yield File(path, data, executable=mode == _EXECUTABLE)
     finally:
-        process.kill()
+        # With the git that it may have started to fetch a big file.
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, signal.SIGKILL)
         asking.join()
         process.stdout.close()
         process.wait()
@@ -83,12 +90,15 @@ def of_archive(data: bytes, *, name: str) -> Iterator[File]:
 
 
 def _zip(data: bytes, name: str) -> Iterator[File]:
-    with zipfile.ZipFile(io.BytesIO(data)) as archive:
-        entries = [e for e in archive.infolist() if not e.is_dir()]
-        if len(entries) > MAX_FILES or sum(e.file_size for e in entries) > MAX_BYTES:
-            raise _refused(name, "it holds too much")
-        for entry in entries:
-            yield File(checked(name, entry.filename.replace("\\", "/")), archive.read(entry), executable=bool(entry.external_attr >> 16 & 0o100))
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            entries = [e for e in archive.infolist() if not e.is_dir()]
+            if len(entries) > MAX_FILES or sum(e.file_size for e in entries) > MAX_BYTES:
+                raise _refused(name, "it holds too much")
+            for entry in entries:
+                yield File(checked(name, entry.filename.replace("\\", "/")), archive.read(entry), executable=bool(entry.external_attr >> 16 & 0o100))
+    except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError, OSError) as error:
+        raise _refused(name, "its archive is damaged, encrypted or packed in an unknown way") from error
 
 
 def _tar(data: bytes, name: str) -> Iterator[File]:
@@ -117,11 +127,15 @@ def checked(name: str, path: str) -> str:
 
 
 def _listed(tree: Tree, name: str, *, submodules: bool = False) -> list[tuple[str, str, str]]:
-    said = subprocess.run(_git(tree, "ls-tree", "-r", "-z", "--full-tree", tree.commit), capture_output=True, env=_environment(), timeout=120, check=False)
-    if said.returncode:
+    try:
+        # Trees that hold each other ten times over stand for more files than any memory holds.
+        said = run(_git(tree, "ls-tree", "-r", "-z", "--full-tree", tree.commit), timeout_s=120, env=_guarded(), max_output=MAX_LIST, max_file=MAX_LIST + 1)
+    except (TooMuch, TooSlow) as error:
+        raise _refused(name, f"it has more than {MAX_FILES:,} files") from error
+    if said.code:
         raise _incomplete(name, tree.commit)
     found = []
-    for line in said.stdout.decode("utf-8", "surrogateescape").split("\0"):
+    for line in said.out.decode("utf-8", "surrogateescape").split("\0"):
         if line:
             head, _, path = line.partition("\t")
             mode, _, sha = head.split(" ")
@@ -154,13 +168,19 @@ def _inside(name: str, path: str, target: str) -> str:
 
 
 def _git(tree: Tree, *arguments: str) -> list[str]:
-    settings = ("safe.directory=*", "core.hooksPath=/dev/null", "core.fsmonitor=false", "credential.helper=", "gc.auto=0")
+    settings: tuple[str, ...] = ("safe.directory=*", "core.hooksPath=/dev/null", "core.fsmonitor=false", "credential.helper=", "gc.auto=0")
+    # The same rules as when the commit was fetched: no way into another network, and no server that holds us for ever.
+    settings += (f"http.followRedirects={'initial' if follows_redirects(tree.repository) else 'false'}", "http.lowSpeedLimit=1000", "http.lowSpeedTime=30")
     return ["git", *(part for setting in settings for part in ("-c", setting)), f"--git-dir={tree.git_dir}", *arguments]
 
 
 def _environment() -> dict[str, str]:
+    return environment() | _guarded()
+
+
+def _guarded() -> dict[str, str]:
     # Big files were left out when the commit was fetched for its lock: git gets them here, from the same address.
-    return environment() | {"GIT_TERMINAL_PROMPT": "0", "GIT_ASKPASS": "/bin/false", "GIT_ALLOW_PROTOCOL": "https:http:ssh:file", "LC_ALL": "C"}
+    return {"GIT_TERMINAL_PROMPT": "0", "GIT_ASKPASS": "/bin/false", "GIT_ALLOW_PROTOCOL": "https:http:ssh:file", "LC_ALL": "C"}
 
 
 def _refused(name: str, why: str) -> Invalid:
