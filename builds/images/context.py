@@ -14,21 +14,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import httpx
-
 from builds.images import dockerfile, requirements, trees
 from builds.images.trees import File
-from builds.locking import repositories
+from builds.locking import registry, repositories
 from builds.locking import sources as places
 from builds.locking.document import text as lock_text
 from builds.locking.sources import Sources
-from controlplane.kernel.errors import Invalid, Unavailable
+from controlplane.kernel.errors import Invalid, Unavailable, WorkflowError
 
 # Archives cannot say 1970 in every format; any fixed moment does.
 MTIME = 946_684_800
 MAX_ARCHIVE = 500_000_000
 WEIGHTS = frozenset((".safetensors", ".ckpt", ".pt", ".pth", ".bin", ".gguf", ".onnx", ".sft"))
-ARCHIVES = "https://api.comfy.org/nodes/{id}/versions/{version}"
 
 
 @dataclass(frozen=True)
@@ -116,37 +113,21 @@ def _pack(pack: Mapping[str, Any], sources: Sources, notes: list[str]) -> Iterat
 
 
 def _archive(pack: Mapping[str, Any], sources: Sources) -> bytes:
-    """The bytes of a registry archive: from the mirror's ID-VERSION.zip, else from the registry."""
+    """The bytes of a registry archive: from the mirror's ID-VERSION.zip, else as the lock's making had them, or from the registry."""
     name, version = str(pack.get("registry_id") or ""), str(pack.get("version") or "")
     if sources.pack_mirror and "://" not in sources.pack_mirror:
         for suffix in (".zip", ".tar.gz"):
             path = Path(sources.pack_mirror) / trees.checked(name, f"{name}-{version}{suffix}")
             if path.is_file() and path.stat().st_size <= MAX_ARCHIVE:
                 return path.read_bytes()
-    if sources.offline:
-        raise Unavailable("archive_unreachable", f"{name[:80]} {version[:40]} is not in the mirror.", f"Put {name[:80]}-{version[:40]}.zip into PACK_MIRROR.")
     try:
-        with httpx.Client(timeout=sources.timeout_s, follow_redirects=True) as client:
-            base = sources.registry.rstrip("/") + "/nodes/{id}/versions/{version}" if sources.registry else ARCHIVES
-            told = client.get(base.format(id=name, version=version))
-            told.raise_for_status()
-            address = str(told.json()["downloadUrl"])
-            if not sources.registry:
-                places.check(address, sources)
-            with client.stream("GET", address) as answer:
-                answer.raise_for_status()
-                data = bytearray()
-                for chunk in answer.iter_bytes():
-                    data += chunk
-                    if len(data) > MAX_ARCHIVE:
-                        raise Invalid("archive_too_large", f"The archive of {name[:80]} is larger than {MAX_ARCHIVE:,} bytes.", "Choose another version.")
-                return bytes(data)
-    except (httpx.HTTPError, ValueError, KeyError, TypeError) as error:
+        return registry.archive(name, version, sources=sources).path.read_bytes()
+    except (WorkflowError, OSError) as error:
         raise Unavailable(
             "archive_unreachable",
             f"The registry does not give {name[:80]} {version[:40]}.",
             f"Try again, or put {name[:80]}-{version[:40]}.zip into PACK_MIRROR.",
-            details={"reason": str(error)[:300]},
+            details={"reason": str(getattr(error, "message", error))[:300]},
         ) from error
 
 

@@ -10,6 +10,7 @@ import hashlib
 import io
 import json
 import re
+import time
 import zipfile
 import zlib
 from dataclasses import dataclass
@@ -17,12 +18,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urljoin, urlsplit
+from urllib.request import getproxies
 
 import httpx
 
 from builds.locking import sources as places
 from builds.locking.sources import Sources
-from controlplane.kernel.errors import Invalid, NotFound, Unavailable
+from controlplane.kernel import fetching
+from controlplane.kernel.errors import Invalid, NotFound, TooLarge, Unavailable
 
 PUBLIC = "https://api.comfy.org"
 OFF = "off"  # as PACK_REGISTRY: there is none
@@ -49,6 +52,14 @@ class Archive:
             return datetime(*newest, tzinfo=UTC) if newest[0] > 1980 else None
         except ValueError:
             return None
+
+    def whole(self) -> bool:
+        """Whether its bytes are here as they came: a machine that lost power may have kept fewer."""
+        try:
+            with self.path.open("rb") as file:
+                return hashlib.file_digest(file, "sha256").hexdigest() == self.sha256
+        except OSError:
+            return False
 
     def read(self, path: str) -> str | None:
         """A text file of at most a megabyte; None when there is none of that name."""
@@ -95,7 +106,7 @@ def archive(registry_id: str, version: str, *, sources: Sources, sha256: str = "
         )
     kept = sources.cache / "archives" / f"{registry_id.lower()}-{version}.json"
     known = _known(kept)
-    if known is None or not known.path.is_file():
+    if known is None or not known.whole():
         if sources.offline or sources.registry == OFF:
             raise Unavailable("registry_unreachable", "Nothing may be fetched, and the pack is not here.", "Lock it where the registry can be reached.")
         known = _fetched(registry_id, version, kept, sources)
@@ -141,9 +152,13 @@ def _known(kept: Path) -> Archive | None:
 
 
 def _get(url: str, sources: Sources, limit: int, *, trusted: str) -> bytes:
+    """What is behind `url`. Addresses of strangers are connected to where they were checked; a proxy checks for us where there is one."""
+    ends = time.monotonic() + sources.timeout_s
     for _ in range(4):
         if not url.startswith(f"{trusted}/") or trusted == PUBLIC:
             places.check(url, sources)
+            if not getproxies():
+                return _guarded(url, sources, limit)
         try:
             with (
                 httpx.Client(timeout=httpx.Timeout(min(30.0, sources.timeout_s), connect=5.0), follow_redirects=False) as client,
@@ -153,18 +168,39 @@ def _get(url: str, sources: Sources, limit: int, *, trusted: str) -> bytes:
                     url = urljoin(url, response.headers.get("location", ""))
                     continue
                 if response.status_code in (404, 410):
-                    raise NotFound("pack_version_gone", "The registry does not have this pack or version.", "Choose a version it has, or use its repository.")
+                    raise _gone()
                 if response.status_code != 200:
                     raise _silent(f"it answered {response.status_code}")
-                data = b""
+                data = bytearray()
                 for chunk in response.iter_bytes():
                     data += chunk
                     if len(data) > limit:
-                        raise Invalid("archive_too_large", f"The pack's archive is larger than {limit:,} bytes.", "Use its repository.")
-                return data
+                        raise _too_large(limit)
+                    if time.monotonic() > ends:
+                        raise _silent(f"it did not end within {sources.timeout_s:g} s")
+                return bytes(data)
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise _silent(f"{type(error).__name__} at {urlsplit(url).hostname}") from error
     raise _silent("it redirects in circles")
+
+
+def _guarded(url: str, sources: Sources, limit: int) -> bytes:
+    try:
+        return fetching.get(url, max_bytes=limit, timeout_s=sources.timeout_s, headers={"User-Agent": "comfyplane"}, schemes=("https",)).body
+    except TooLarge as error:
+        raise _too_large(limit) from error
+    except NotFound as error:
+        if error.details.get("status") in (404, 410):
+            raise _gone() from error
+        raise _silent(error.message) from error
+
+
+def _too_large(limit: int) -> Invalid:
+    return Invalid("archive_too_large", f"The pack's archive is larger than {limit:,} bytes.", "Use its repository.")
+
+
+def _gone() -> NotFound:
+    return NotFound("pack_version_gone", "The registry does not have this pack or version.", "Choose a version it has, or use its repository.")
 
 
 def _silent(why: str) -> Unavailable:

@@ -17,6 +17,7 @@ from controlplane.kernel import outbound
 from controlplane.kernel.errors import Invalid, NotFound, TooLarge
 
 MAX_HOPS = 4
+MAX_URL = 8_000  # stores lead to signed addresses, which are long
 _MOVED = frozenset({301, 302, 303, 307, 308})
 
 
@@ -30,23 +31,34 @@ class Fetched:
     url: str
 
 
-def get(url: str, *, max_bytes: int, timeout_s: float = 60.0, headers: Mapping[str, str] | None = None) -> Fetched:
-    """The body behind `url`. Raises Invalid when the address is refused, NotFound when nothing good answers, TooLarge beyond `max_bytes`."""
+def get(
+    url: str, *, max_bytes: int, timeout_s: float = 60.0, headers: Mapping[str, str] | None = None, schemes: tuple[str, ...] = ("https", "http")
+) -> Fetched:
+    """The body behind `url`.
+
+    Raises Invalid when the address is refused or no hop may speak its scheme, NotFound when nothing good answers (with its
+    `status` as a detail when it answered at all), TooLarge beyond `max_bytes`.
+    """
     deadline = time.monotonic() + timeout_s
     for _ in range(MAX_HOPS + 1):
+        if url.partition("://")[0].lower() not in schemes:
+            raise Invalid("address_refused", f"The address {_shown(url)} does not start with {schemes[0]}://.", "Give another address.")
         answer = _once(url, max_bytes=max_bytes, timeout_s=deadline - time.monotonic(), headers=headers or {})
         if answer.status in _MOVED and answer.headers.get("location"):
-            url = urljoin(url, answer.headers["location"])
+            try:
+                url = urljoin(url, answer.headers["location"])
+            except ValueError as error:
+                raise NotFound("address_unreachable", f"{_shown(url)} leads to what is no address.", "Check the address.") from error
             continue
         if answer.status not in (200, 206):
-            raise NotFound("address_unreachable", f"{_shown(url)} answered {answer.status}.", "Check the address.")
+            raise NotFound("address_unreachable", f"{_shown(url)} answered {answer.status}.", "Check the address.", details={"status": answer.status})
         return answer
     raise NotFound("address_unreachable", f"{_shown(url)} was sent on more than {MAX_HOPS} times.", "Give the final address.")
 
 
 def _once(url: str, *, max_bytes: int, timeout_s: float, headers: Mapping[str, str]) -> Fetched:
     try:
-        parsed = outbound.check_url(url)
+        parsed = outbound.check_url(url, most=MAX_URL)
         if timeout_s <= 0:
             raise outbound.Failed("no answer in time")
         sent = [(b"Host", parsed.netloc), (b"Accept-Encoding", b"identity"), *((k.encode(), v.encode()) for k, v in headers.items())]

@@ -50,10 +50,10 @@ class Answer:
     seconds: float
 
 
-def check_url(url: str) -> httpx.URL:
-    """The parsed URL, when we would ever post to it; raises `webhook_url_refused`. Looks nothing up."""
-    if len(url) > MAX_URL:
-        raise _refused("it is longer than 500 characters")
+def check_url(url: str, *, most: int = MAX_URL) -> httpx.URL:
+    """The parsed URL of at most `most` characters, when we would ever ask it; raises `webhook_url_refused`. Looks nothing up."""
+    if len(url) > most:
+        raise _refused(f"it is longer than {most:,} characters")
     if re.search(r"[\x00-\x20\x7f-\x9f\\]", url):
         raise _refused("it holds spaces, control characters or backslashes")
     try:
