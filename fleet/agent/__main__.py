@@ -14,9 +14,9 @@ def main(argv: list[str] | None = None) -> int:
     settings, serverless_input = config.from_args(sys.argv[1:] if argv is None else argv)
     logs.configure(settings.log_level)
     if serverless_input is not None:
-        from fleet.agent import serverless
+        from fleet.agent.serverless import main as run_once
 
-        return serverless.main(serverless_input, settings)
+        return run_once(serverless_input, settings)
     from fleet.agent.loop import Agent
 
     async def live(work_dir: Path) -> int:
