@@ -164,7 +164,14 @@ def _fetch_all(address: str, git_dir: Path, name: str, sources: Sources) -> None
 def _network(arguments: list[str], *, address: str, git_dir: Path, name: str, sources: Sources) -> Said:
     if sources.offline:
         raise Unavailable("repository_unreachable", f"{name[:200]} is not here, and nothing may be fetched.", "Set up a mirror (BUILD_PACK_MIRROR).")
-    said = _git(arguments, git_dir=git_dir, timeout_s=sources.timeout_s, protocols=places.protocols(sources), redirects=places.follows_redirects(address))
+    said = _git(
+        arguments,
+        git_dir=git_dir,
+        timeout_s=sources.timeout_s,
+        protocols=places.protocols(sources),
+        redirects=places.follows_redirects(address),
+        pinned=places.pinned(address, sources),
+    )
     if said.code == 0:
         return said
     lowered = said.err.lower()
@@ -186,7 +193,14 @@ def _network(arguments: list[str], *, address: str, git_dir: Path, name: str, so
 
 
 def _git(
-    arguments: list[str], *, git_dir: Path, timeout_s: float = 60.0, protocols: tuple[str, ...] = (), redirects: bool = False, max_output: int = MAX_TEXT
+    arguments: list[str],
+    *,
+    git_dir: Path,
+    timeout_s: float = 60.0,
+    protocols: tuple[str, ...] = (),
+    redirects: bool = False,
+    pinned: str = "",
+    max_output: int = MAX_TEXT,
 ) -> Said:
     settings = {
         "safe.directory": "*",  # a mirror may belong to another user; nothing in it is run
@@ -200,6 +214,8 @@ def _git(
         "gc.auto": "0",
         "maintenance.auto": "false",
     }
+    if pinned:
+        settings["http.curloptResolve"] = pinned
     options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
     env = {
         "GIT_TERMINAL_PROMPT": "0",

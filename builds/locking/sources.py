@@ -11,12 +11,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
+from urllib.request import getproxies
 
 from django.conf import settings
 
 from builds.locking.requirements import FORGES
+from builds.locking.running import redacted
 from controlplane.kernel import outbound
-from controlplane.kernel.errors import Invalid, WorkflowError
+from controlplane.kernel.errors import Invalid, Unavailable, WorkflowError
 
 COMFYUI = "https://github.com/Comfy-Org/ComfyUI"
 _FIX = "Give an https:// address of a public repository, or set up a mirror (BUILD_PACK_MIRROR)."
@@ -161,10 +163,31 @@ def check(address: str, sources: Sources) -> None:
         return  # a name that does not resolve is for git to report as unreachable
 
 
+def pinned(address: str, sources: Sources) -> str:
+    """HOST:PORT:ADDRESSES for git (http.curloptResolve): a stranger's name may not lead elsewhere between the check and the connection.
+
+    "" for what needs none: our own mirrors, other protocols, and where a proxy looks names up. Raises Invalid
+    `repository_refused`, Unavailable `repository_unreachable`.
+    """
+    parts = urlsplit(address)
+    own = tuple(one for one in (sources.pack_mirror, sources.comfyui) if one)
+    if parts.scheme not in ("http", "https") or not parts.hostname or address.startswith(own) or getproxies():
+        return ""
+    port = parts.port or (80 if parts.scheme == "http" else 443)
+    try:
+        found = outbound.addresses(parts.hostname, port)
+    except WorkflowError as error:
+        raise refused(address, "its host is private, reserved or not valid") from error
+    except outbound.Failed as error:
+        raise Unavailable("repository_unreachable", f"{address[:200]} cannot be reached: its name does not resolve.", "Check the address.") from error
+    return f"{parts.hostname}:{port}:{','.join(f'[{one}]' if ':' in one else one for one in found)}"
+
+
 def follows_redirects(address: str) -> bool:
     """Whether git may follow a redirect from there: only at the big forges, whose redirects stay with them."""
     return (urlsplit(address).hostname or "") in FORGES
 
 
 def refused(address: str, why: str) -> Invalid:
+    address = redacted(address)
     return Invalid("repository_refused", f"{address[:120]!r} cannot be used as a repository: {why}.", _FIX, details={"repository": address[:300]})

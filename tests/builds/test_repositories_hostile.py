@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from builds.locking import repositories, running
+from builds.locking import sources as places
 from builds.locking.sources import Sources
 from controlplane.kernel.errors import Invalid, Unavailable
 
@@ -111,3 +117,70 @@ def test_the_date_of_a_tree_that_stands_for_millions_of_files_is_read_at_once(or
 def test_a_program_that_writes_without_end_is_ended_long_before_the_disk_is_full() -> None:
     with pytest.raises(running.TooMuch):
         running.run(["head", "-c", "500000000", "/dev/zero"], timeout_s=60, max_output=1_000_000, max_file=1_000_001)
+
+
+class Handler(BaseHTTPRequestHandler):
+    asked: list[str] = []
+
+    def do_GET(self) -> None:
+        type(self).asked.append(f"{self.headers['Host']}{self.path}")
+        self.send_error(404)
+
+    def log_message(self, *args: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def inside(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The port of a server of our own network."""
+    Handler.asked = []
+    for name in ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    running_one = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=running_one.serve_forever, args=(0.02,), daemon=True)
+    thread.start()
+    yield str(running_one.server_address[1])
+    running_one.shutdown()
+    running_one.server_close()
+    thread.join()
+
+
+def resolving(monkeypatch: pytest.MonkeyPatch, name: str, *answers: str) -> None:
+    given, real = list(answers), socket.getaddrinfo
+
+    def answer(host: Any, *args: Any, **kwargs: Any) -> Any:
+        return real(given.pop(0) if len(given) > 1 else given[0], *args, **kwargs) if host == name else real(host, *args, **kwargs)
+
+    monkeypatch.setattr(socket, "getaddrinfo", answer)
+
+
+def test_git_connects_to_the_address_that_was_checked_and_no_other(inside: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: Any) -> None:
+    # "localhost" stands for a name that means another machine to git than to the check: git itself would find 127.0.0.1.
+    settings.WEBHOOK_ALLOW_NETWORKS = ["127.0.0.0/8"]
+    resolving(monkeypatch, "localhost", "127.77.77.77")
+    sources = Sources(cache=tmp_path, protocols=("http",), timeout_s=10)
+    with pytest.raises((Unavailable, repositories.NotFound)):
+        repositories.open_tree(f"http://localhost:{inside}/a/b", "main", sources=sources)
+    assert Handler.asked == []
+
+
+def test_a_name_that_turns_inward_is_refused_before_git_is_asked(inside: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    resolving(monkeypatch, "turning.example.com", "93.184.216.34", "127.0.0.1")
+    sources = Sources(cache=tmp_path, protocols=("http",), timeout_s=10)
+    address = f"http://turning.example.com:{inside}/a/b"
+    places.check(address, sources)
+    with pytest.raises(Invalid) as refused:
+        repositories.open_tree(address, "main", sources=sources)
+    assert refused.value.code == "repository_refused"
+    assert Handler.asked == []
+
+
+def test_mirrors_of_our_own_are_asked_wherever_they_are(inside: str, tmp_path: Path) -> None:
+    mirror = f"http://127.0.0.1:{inside}"
+    assert places.pinned(f"{mirror}/a/b.git", Sources(cache=tmp_path, pack_mirror=mirror)) == ""
+
+
+def test_a_refused_address_is_told_without_its_password(tmp_path: Path) -> None:
+    with pytest.raises(Invalid) as refused:
+        places.check("https://user:secret@example.com/a/b", Sources(cache=tmp_path))
+    assert "secret" not in str(refused.value.envelope())
