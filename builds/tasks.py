@@ -19,6 +19,7 @@ from builds.models import Build
 
 SCHEDULES: dict[str, dict[str, Any]] = {
     "take up builds": {"func": "builds.tasks.take_up", "schedule_type": Schedule.MINUTES, "minutes": 1},
+    "forget old build logs": {"func": "builds.tasks.forget_logs", "schedule_type": Schedule.HOURLY},
 }
 
 
@@ -48,6 +49,11 @@ def take_up() -> int:
     for build_id in found:
         async_task("builds.tasks.build", str(build_id), task_name=_name(build_id), timeout=settings.BUILD["TIMEOUT_S"] + settings.BUILD["CHECK_S"] + 600)
     return len(found)
+
+
+def forget_logs() -> int:
+    """Remove the logs of builds that ended long ago; how many lines."""
+    return building.forget_logs(now=timezone.now())
 
 
 def _name(build_id: object) -> str:

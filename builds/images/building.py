@@ -15,7 +15,7 @@ from uuid import UUID, uuid4
 
 from django.conf import settings
 from django.db import IntegrityError, transaction
-from django.db.models import Q
+from django.db.models import Exists, OuterRef, Q
 
 from builds.images import docker_cli
 from builds.models import Build, BuildLine, BuildStep, Lock, Version
@@ -27,6 +27,8 @@ log = logging.getLogger(__name__)
 State = Build.State
 MAX_ATTEMPTS = 3
 MAX_LINES = 200_000
+LOG_KEPT = timedelta(days=30)
+"""How long an ended build's log is kept; its steps, error and last lines stay."""
 TRANSITIONS: dict[str, frozenset[str]] = {
     State.QUEUED: frozenset({State.RUNNING, State.CANCELED}),
     State.RUNNING: frozenset({State.RUNNING, State.SUCCEEDED, State.FAILED, State.CANCELED}),
@@ -205,6 +207,16 @@ def waiting(*, now: datetime) -> list[UUID]:
     """Builds nobody works on: those that wait, and those whose process fell silent; oldest first."""
     silent = Q(state=State.RUNNING, lease_until__lt=now)
     return list(Build.objects.filter(Q(state=State.QUEUED) | silent).order_by("requested_at").values_list("id", flat=True)[:50])
+
+
+def forget_logs(*, now: datetime, most: int = 50) -> int:
+    """Remove the log lines of builds that ended long ago, at most so many builds at once; how many lines."""
+    lines = BuildLine.objects.filter(build=OuterRef("pk"))
+    old = Build.objects.filter(finished_at__lt=now - LOG_KEPT).exclude(state__in=Build.OPEN).filter(Exists(lines))
+    removed = 0
+    for build_id in list(old.order_by("finished_at").values_list("id", flat=True)[:most]):
+        removed += BuildLine.objects.filter(build_id=build_id).delete()[0]
+    return removed
 
 
 def _finish(held: Claim, state: str, *, now: datetime, **fields: Any) -> Build:

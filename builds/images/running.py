@@ -38,6 +38,7 @@ log = logging.getLogger(__name__)
 Clock = Callable[[], datetime]
 MAX_SBOM = 50_000_000
 _LOOK_S = 0.5
+_BEAT_S = 1.0
 
 
 def run(build_id: UUID, *, clock: Clock, follow: Callable[[str], None] = lambda _: None, push: bool = True) -> Build:
@@ -225,14 +226,16 @@ def _heartbeat(held: Claim, journal: Journal, clock: Clock) -> Iterator[None]:
 
     def beat() -> None:
         try:
-            while not ending.wait(1.0):
-                close_old_connections()
-                if building.renew(held, now=clock()):
-                    journal.ask_to_stop()
-        except Lost:
-            journal.ask_to_stop(lost=True)
-        except Exception:  # the next try of the main thread tells; its lease then runs out
-            log.exception("heartbeat of a build failed")
+            while not ending.wait(_BEAT_S):
+                try:
+                    close_old_connections()
+                    if building.renew(held, now=clock()):
+                        journal.ask_to_stop()
+                except Lost:
+                    journal.ask_to_stop(lost=True)
+                    return
+                except Exception:  # a database that is away for a moment must not cost a build that says nothing just now
+                    log.warning("heartbeat of a build failed", exc_info=True)
         finally:
             connection.close()
 
