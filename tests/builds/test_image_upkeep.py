@@ -22,7 +22,15 @@ def make_build(now: datetime, *, name: str, state: str, finished_at: datetime | 
     version = factories.make_version(factories.make_workflow(now=now), now=now)
     lock = Lock.objects.create(sha256=hashlib.sha256(name.encode()).hexdigest(), document={}, created_at=now, created_by="test")
     made = Build.objects.create(
-        lock=lock, version=version, platform="linux/amd64", requested_at=now, requested_by="ann", state=state, finished_at=finished_at, image_id="sha256:1"
+        lock=lock,
+        version=version,
+        platform="linux/amd64",
+        requested_at=now,
+        requested_by="ann",
+        state=state,
+        finished_at=finished_at,
+        image_id="sha256:1",
+        error={"code": "x"} if state == "failed" else None,
     )
     BuildLine.objects.bulk_create(BuildLine(build=made, seq=seq, at=now, text="x") for seq in range(1, 6))
     BuildStep.objects.create(build=made, position=1, name="step", state="done")
