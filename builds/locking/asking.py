@@ -47,8 +47,8 @@ def summary(answer: Mapping[str, Any]) -> list[str]:
     for model in lock["models"]:
         known = f"sha256:{model['sha256']}" if model["sha256"] else "hash not known"
         lines.append(f"  model       {_plain(model['directory'])}/{_plain(model['filename'])}  {known}")
-    lines += [f"  {one['level']:<8}{one['code']}: {_plain(one['message'])} {one['suggestion']}".rstrip() for one in answer["findings"]]
-    return lines
+    lines += [f"  {one['level']:<8}{one['code']}: {_plain(one['message'])} {_plain(one['suggestion'])}".rstrip() for one in answer["findings"]]
+    return ["".join(c if c.isprintable() else "\ufffd" for c in line) for line in lines]
 
 
 def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:

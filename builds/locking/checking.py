@@ -59,7 +59,19 @@ def is_address(url: str) -> bool:
     return _WEB.fullmatch(url) is not None
 
 
+def _odd(value: Any) -> bool:
+    """Whether any text in it holds what no database column, terminal or file should: control characters, halves of characters."""
+    if isinstance(value, str):
+        return any(ord(c) < 32 or 127 <= ord(c) < 160 or 0xD800 <= ord(c) <= 0xDFFF for c in value)
+    if isinstance(value, Mapping):
+        return any(map(_odd, value.values()))
+    return isinstance(value, list) and any(map(_odd, value))
+
+
 def _faults(lock: Lock) -> Iterator[Finding]:
+    for part, held in lock.items():
+        if _odd(held):
+            yield _fault(part, f"{part} holds control characters.")
     for part, most in MAX.items():
         if len(lock[part]) > most:
             yield _fault(part, f"{part} holds more than {most:,} entries.")

@@ -116,7 +116,7 @@ def version_in(text: str | None) -> str:
         version = tomllib.loads(text or "").get("project", {}).get("version", "")
     except (tomllib.TOMLDecodeError, AttributeError, RecursionError):
         return ""
-    return version if isinstance(version, str) and len(version) <= 60 else ""
+    return version if isinstance(version, str) and len(version) <= 60 and version.isprintable() else ""
 
 
 def plain(lines: Iterable[str], *, asker: str, file: str) -> list[Asked]:
