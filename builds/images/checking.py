@@ -158,7 +158,7 @@ def _understood(code: int, out: bytes, said: list[str], killed: bool, memory_mib
             return Found(told["object_info"], _words(told.get("python")), _words(told.get("debian")), log, seconds)
         # Behind the colon stand its last lines, which are told as such.
         why = str(told.get("error") or f"it ended with code {code}").partition(": ")[0]
-    except (ValueError, AttributeError):
+    except (ValueError, AttributeError, RecursionError):
         log, why = said, f"it ended with code {code}"
     if killed:
         why = f"it needed more than {memory_mib} MiB of memory"
