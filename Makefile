@@ -15,7 +15,7 @@ up: $(VENV)/.run ## start everything on this machine; PORT=8000 DATA_DIR=var DEM
 	@exec $(BIN)/python manage.py up
 
 test: $(VENV)/.dev ## everything that can run here, and why the rest was skipped
-	@$(BIN)/python -m pytest -n auto --dist loadgroup -rs $(ARGS)
+	@$(BIN)/python -m pytest -n auto -rs $(ARGS)
 
 lint: $(VENV)/.dev ## ruff, djlint, import-linter, missing migrations
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/djlint --quiet --lint controlplane/templates

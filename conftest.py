@@ -108,6 +108,17 @@ socket.socket.connect_ex = _guarded(socket.socket.connect_ex)  # type: ignore[me
 socket.getaddrinfo = _guarded_getaddrinfo
 
 
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Tests of images share one Docker engine and one bridge, so one process runs them all; every other test goes wherever there is room."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class OneEngine(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return "docker" if nodeid.startswith("tests/docker/") else nodeid
+
+    return OneEngine(config, log)
+
+
 @pytest.fixture(scope="session")
 def data_dir() -> Path:
     """The directory of this test run."""

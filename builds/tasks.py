@@ -5,6 +5,7 @@ A task may run twice or beside itself: the build's own token decides who builds.
 
 from __future__ import annotations
 
+import contextlib
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -16,6 +17,7 @@ from django_q.tasks import async_task
 
 from builds.images import building
 from builds.models import Build
+from controlplane.kernel.errors import Unavailable
 
 SCHEDULES: dict[str, dict[str, Any]] = {
     "take up builds": {"func": "builds.tasks.take_up", "schedule_type": Schedule.MINUTES, "minutes": 1},
@@ -52,8 +54,14 @@ def take_up() -> int:
 
 
 def forget_logs() -> int:
-    """Remove the logs of builds that ended long ago; how many lines."""
-    return building.forget_logs(now=timezone.now())
+    """Remove the logs of builds that ended long ago, and what killed builders left in the engine; how many lines."""
+    from builds.images import checking
+    from builds.images.docker_cli import Docker
+
+    now = timezone.now()
+    with contextlib.suppress(Unavailable):  # no engine here, nothing left behind
+        checking.sweep(Docker.of_settings(), older_than_s=settings.BUILD["TIMEOUT_S"] + settings.BUILD["CHECK_S"], now_s=now.timestamp())
+    return building.forget_logs(now=now)
 
 
 def _name(build_id: object) -> str:

@@ -48,24 +48,26 @@ def request(*, version: Version, build: Build | None = None, trigger: str, actor
         )
     if build is not None and build.state != Build.State.SUCCEEDED:
         raise Conflict("build_not_succeeded", f"The build is {build.state}; there is no image to run.", "Wait for the build, or build it again.")
-    try:
-        with transaction.atomic():
-            run = SmokeRun.objects.create(version=version, build=build, trigger=trigger, requested_at=now, requested_by=actor[:120])
-            if trigger == Trigger.PERSON:
-                audit.record(
-                    actor=actor,
-                    action="smoke.run",
-                    object_type="version",
-                    object_id=str(version.pk),
-                    after={"workflow": version.workflow.slug, "number": version.number, "build": str(build.pk) if build else None},
-                    now=now,
-                )
-    except IntegrityError:
-        held = SmokeRun.objects.filter(version=version, build=build, state__in=SmokeRun.OPEN).first()
-        if held is None:  # it ended in between: ask again
-            return request(version=version, build=build, trigger=trigger, actor=actor, now=now)
-        return held
-    return run
+    for _ in range(3):
+        try:
+            with transaction.atomic():
+                run = SmokeRun.objects.create(version=version, build=build, trigger=trigger, requested_at=now, requested_by=actor[:120])
+                if trigger == Trigger.PERSON:
+                    audit.record(
+                        actor=actor,
+                        action="smoke.run",
+                        object_type="version",
+                        object_id=str(version.pk),
+                        after={"workflow": version.workflow.slug, "number": version.number, "build": str(build.pk) if build else None},
+                        now=now,
+                    )
+            return run
+        except IntegrityError:
+            held = SmokeRun.objects.filter(version=version, build=build, state__in=SmokeRun.OPEN).first()
+            if held is not None:
+                return held
+            # It ended in between: ask again.
+    raise Conflict("smoke_busy", "Smoke runs of this version come and go at this moment.", "Ask again in a moment.")
 
 
 def record_inputs(*, job: Job, actor: str, now: datetime) -> SmokeInput:

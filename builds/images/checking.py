@@ -106,6 +106,18 @@ def recalled(data: bytes) -> Found:
     return Found(**json.loads(data))
 
 
+def sweep(docker: Docker, *, older_than_s: float, now_s: float) -> int:
+    """Remove check containers whose builder was killed before it could; how many. `now_s` is Unix time."""
+    removed = 0
+    with docker.client() as client, contextlib.suppress(DockerException, RequestException):
+        for container in client.api.containers(all=True, filters={"label": LABEL}):
+            if container["Created"] + older_than_s < now_s:
+                with contextlib.suppress(DockerException, RequestException):
+                    client.api.remove_container(container["Id"], force=True)
+                    removed += 1
+    return removed
+
+
 def missing(classes: Iterable[str], found: Found) -> list[str]:
     """Classes of the lock that did not come up."""
     return sorted(set(classes) - set(found.object_info))

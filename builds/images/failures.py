@@ -38,7 +38,7 @@ def _pack_install(step: Step, details: dict[str, Any], limit_s: int) -> Workflow
     status = exit_code(step.error)
     details = {**details, "exit_code": status}
     if status in _TIMED_OUT:
-        fix = "It may wait for an answer, or for the network, which it has not; raise BUILD_PACK_INSTALL_S if it is only slow."
+        fix = "It may wait for an answer nobody gives, or for a download; raise BUILD_PACK_INSTALL_S if it is only slow."
         return Invalid("pack_install_timed_out", f"A pack's install.py did not end within {limit_s} s.", fix, details=details)
     return Invalid("pack_install_failed", f"A pack's install.py failed with exit code {status}.", "Its last lines say why.", details=details)
 

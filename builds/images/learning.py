@@ -45,6 +45,6 @@ def by_pack(document: Mapping[str, Any], object_info: Mapping[str, Any]) -> dict
         folder = module.removeprefix("custom_nodes.").split(".", 1)[0] if module.startswith("custom_nodes.") else ""
         # A folder's name may hold dots, which a module's name then shows as well.
         key = keys.get(module.removeprefix("custom_nodes.")) or keys.get(folder)
-        if key:
+        if key and name.isprintable():  # packs choose these names, and no database keeps every character
             found.setdefault(key, []).append(name)
     return found

@@ -179,7 +179,8 @@ def pinned(address: str, sources: Sources) -> str:
     except WorkflowError as error:
         raise refused(address, "its host is private, reserved or not valid") from error
     except outbound.Failed as error:
-        raise Unavailable("repository_unreachable", f"{address[:200]} cannot be reached: its name does not resolve.", "Check the address.") from error
+        fix = "Check the address, or name a mirror: BUILD_COMFYUI_SOURCE for ComfyUI, BUILD_PACK_MIRROR for packs (docs/builds.md)."
+        raise Unavailable("repository_unreachable", f"{address[:200]} cannot be reached: its name does not resolve.", fix) from error
     return f"{parts.hostname}:{port}:{','.join(f'[{one}]' if ':' in one else one for one in found)}"
 
 

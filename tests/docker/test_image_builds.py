@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from django.db import connection
 from django.utils import timezone
 
 from builds.images import asking, building, checking, running, telling
+from builds.images.docker_cli import Docker
 from builds.models import Build, NodeLibrary
 from controlplane.kernel import blobs
 from controlplane.kernel.models import AuditEntry
@@ -236,6 +238,19 @@ def test_the_container_can_write_nowhere_but_its_own_directories_and_is_nobody(b
     assert lines[0] == "10001 0000000000000000"
     assert lines[1:6] == ["30 /opt/ComfyUI/x", "30 /opt/venv/x", "30 /etc/x", "wrote /data/x", "wrote /tmp/x"]
     assert lines[6] == "[] False"
+
+
+def test_what_a_killed_builder_left_in_the_engine_is_swept_by_age(docker_host: str, docker_client: Any, base: str) -> None:
+    left = docker_client.containers.create(base, command=["true"], labels={checking.LABEL: "1"})
+    other = docker_client.containers.create(base, command=["true"])
+    docker = replace(Docker.of_settings(), host=docker_host)
+    try:
+        assert checking.sweep(docker, older_than_s=3600, now_s=time.time()) == 0
+        assert checking.sweep(docker, older_than_s=3600, now_s=time.time() + 3700) >= 1
+        ids = {one.id for one in docker_client.containers.list(all=True)}
+        assert left.id not in ids and other.id in ids
+    finally:
+        other.remove(force=True)
 
 
 def test_an_image_is_pushed_and_pulled_by_its_digest(builder: Any, settings: Any, docker_client: Any, registry: str) -> None:
