@@ -16,7 +16,7 @@ from typing import Any
 from django.db import transaction
 from django.db.models import Max
 
-from builds import exposing, heads, judging
+from builds import exposing, heads, judging, locked_models
 from builds.exposed import ExposedInput, load_all
 from builds.findings import Finding, errors_in
 from builds.graphs import parse, refuse_cycle
@@ -170,8 +170,10 @@ def refuse_faulty(found: list[Finding]) -> None:
 
 
 def recheck(*, version: Version, library: Any) -> Version:
-    """Judge a version again, against another node library."""
-    return _judged(version, judging.judge(version.graph, library, load_all(version.inputs), ui_graph=version.ui_graph, workflow=version.workflow))
+    """Judge a version again: against another node library, or after it got a lock."""
+    fetched = locked_models.fetchable(version.pk)
+    found = judging.judge(version.graph, library, load_all(version.inputs), ui_graph=version.ui_graph, workflow=version.workflow, fetched=fetched)
+    return _judged(version, found)
 
 
 def promote(*, workflow: Workflow, channel: str, version: Version, actor: str, reason: str = "", now: datetime) -> Channel:

@@ -14,7 +14,7 @@ from typing import Any
 from django.db import transaction
 from packaging.requirements import InvalidRequirement
 
-from builds import dependencies
+from builds import dependencies, libraries, versions
 from builds.findings import ERROR, WARNING, Finding, errors_in, finding
 from builds.locking import adopting, base_image, checking, document, formats, kept_freezes, packs, repositories, requirements
 from builds.locking.document import Lock as Document
@@ -138,6 +138,8 @@ def keep(*, version: Version, prepared: Prepared, actor: str, reason: str = "", 
                 reason=reason[:500],
                 now=now,
             )
+            # Models that the lock lets workers fetch no longer keep the version from running.
+            versions.recheck(version=version, library=libraries.current())
     return lock
 
 
