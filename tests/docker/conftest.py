@@ -1,4 +1,4 @@
-"""A Docker engine for the tests of real builds: the one that answers, else one of our own, started as root.
+"""A Docker engine for the tests of real builds: the one that answers, else, where it is promised, one of our own, started as root.
 
 COMFYPLANE_REQUIRE_DOCKER=1 promises it: what is missing is then an error. COMFYPLANE_TEST_CACHE keeps the base image
 between runs, which debootstrap takes a minute to make.
@@ -59,6 +59,8 @@ def docker_host() -> Iterator[str]:
         if named and world.answers(named):
             yield named
             return
+    if os.environ.get("COMFYPLANE_REQUIRE_DOCKER") != "1":
+        pytest.skip("no Docker engine answers; COMFYPLANE_REQUIRE_DOCKER=1 starts one of our own, as root")
     if os.getuid() != 0 or not shutil.which("dockerd") or not Path("/usr/bin/docker").is_file():
         _missing("needs a Docker engine: none answers, and dockerd can only be started by root where docker.io is installed")
     with tempfile.TemporaryDirectory(prefix="cpd-", ignore_cleanup_errors=True) as scratch, world.engine(Path(scratch)) as host:
