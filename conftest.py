@@ -115,6 +115,10 @@ socket.getaddrinfo = _guarded_getaddrinfo
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Pages are opened in each theme and at each width; without CI's thoroughness in one look of each."""
     if not THOROUGH:
+        long = pytest.mark.skip(reason="takes a minute; COMFYPLANE_REQUIRE_CHROMIUM=1 runs it too")
+        for item in items:
+            if item.get_closest_marker("thorough"):
+                item.add_marker(long)
         seldom = pytest.mark.skip(reason="two of the four looks of a page; COMFYPLANE_REQUIRE_CHROMIUM=1 opens all")
         for item in items:
             if item.path.parent.name == "browser" and item.name.endswith(("[1440-dark]", "[390-light]", "[dark-1440]", "[light-390]")):

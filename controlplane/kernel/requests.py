@@ -68,11 +68,20 @@ def _is_json(response: HttpResponse) -> bool:
 
 
 def _enveloped(request: HttpRequest, response: HttpResponse) -> HttpResponse:
-    """Django's own 400/404/405/413 pages as the envelope."""
+    """Refusals that Django or a library wrote as a page of its own, as the envelope."""
     from rest_framework import exceptions as drf
 
-    by_status: dict[int, Exception] = {404: drf.NotFound(), 405: drf.MethodNotAllowed(request.method or ""), 403: drf.PermissionDenied(), 400: drf.ParseError()}
-    meant = by_status.get(response.status_code, RuntimeError(f"bare {response.status_code}"))
+    by_status: dict[int, Exception] = {
+        400: drf.ParseError(),
+        403: drf.PermissionDenied(),
+        404: drf.NotFound(),
+        405: drf.MethodNotAllowed(request.method or ""),
+        406: drf.NotAcceptable(),
+        415: drf.UnsupportedMediaType(request.headers.get("Content-Type", "")),
+    }
+    # What else a library refuses is still the caller's to mend, not a failure of ours.
+    otherwise = drf.ParseError() if response.status_code < 500 else RuntimeError(f"bare {response.status_code}")
+    meant = by_status.get(response.status_code, otherwise)
     if response.status_code == 400:
         try:
             request.get_host()

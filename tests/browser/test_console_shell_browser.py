@@ -213,6 +213,7 @@ def test_a_live_page_keeps_an_open_range_menu_and_its_charts(open_page, world):
     assert page.locator("details.tbl").evaluate("d => d.open")
 
 
+@pytest.mark.thorough
 def test_values_that_stop_coming_are_called_stale(open_page, world):
     page = open_page("/ops/fleet/")
     page.route("**/*", lambda route: route.abort())

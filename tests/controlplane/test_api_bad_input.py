@@ -298,6 +298,15 @@ json_values = st.recursive(
     max_leaves=12,
 )
 bodies = st.dictionaries(st.sampled_from(["inputs", "priority", "deadline_s", "webhook_url", "metadata", "version", "x"]), json_values, max_size=4)
+
+
+@pytest.mark.parametrize("accept", ["", "image/png", ";;", "text/nothing"])
+def test_a_page_that_cannot_answer_in_the_form_asked_for_says_so(api, accept):
+    response = api.client.get("/v1/docs/", headers={"Accept": accept, **api.auth})
+    assert response.status_code == 406, response.content[:200]
+    assert response.json()["error"]["code"] == "not_acceptable"
+
+
 fuzzing = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], database=None)
 
 

@@ -41,7 +41,7 @@ GRAPH = {
 _TWO_WORKERS = "from fleet.models import Pool; Pool.objects.update(base=2, max=2)"
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.thorough)])
 def plane(request: pytest.FixtureRequest, make_plane) -> Iterator[Plane]:
     with contextlib.ExitStack() as stack:
         env = {"WORKER_LEASE_S": "6", "LOG_LEVEL": "WARNING"}
@@ -59,31 +59,33 @@ def test_nothing_is_lost_and_nothing_is_charged_twice_while_processes_are_killed
     plane.manage("shell", "-c", _TWO_WORKERS)
     done = threading.Event()
     began = time.monotonic()
+    killed: Counter[str] = Counter()
     with plane.client() as client, ThreadPoolExecutor(5) as threads:
-        killer = threads.submit(_kill, plane, done)
+        killer = threads.submit(_kill, plane, done, killed)
         try:
             ids = list(threads.map(lambda number: _send(client, number), range(JOBS)))
+            while not _enough(killed) and not killer.done():  # a quick machine would be through before much was killed
+                ids.append(_send(client, len(ids)))
             sent_s = time.monotonic() - began
             left = _wait(client, ids, until=began + LIMIT_S)
         finally:
             done.set()
-        killed = killer.result()
-        assert not left, f"{len(left)} of {JOBS} jobs did not end; killed {dict(killed)}\n{plane.logs()}"
+        killer.result()
+        assert not left, f"{len(left)} of {len(ids)} jobs did not end; killed {dict(killed)}\n{plane.logs()}"
         jobs = list(threads.map(lambda job_id: _get(client, f"/v1/jobs/{job_id}"), ids))
-        assert len(set(ids)) == JOBS
+        assert len(set(ids)) == len(ids) >= JOBS
         missing = [job["id"] for job, whole in zip(jobs, threads.map(lambda job: _whole(client, job), jobs), strict=True) if not whole]
     ended = Counter(job["status"] for job in jobs)
-    figures = f"{JOBS} jobs, {sent_s:.0f} s to send, {time.monotonic() - began:.0f} s in all, killed {dict(killed)}, ended {dict(ended)}"
+    figures = f"{len(ids)} jobs, {sent_s:.0f} s to send, {time.monotonic() - began:.0f} s in all, killed {dict(killed)}, ended {dict(ended)}"
     record_property("figures", figures)
     logging.getLogger(__name__).warning(figures)
     assert not missing, f"outputs of {len(missing)} jobs are missing or not what was measured"
-    assert sum(killed.values()) >= 5
-    assert set(killed) >= {"agent", "engine", "web", "controller"}
+    assert _enough(killed)
     for job in jobs:  # only those that lost every try may have failed, and then nothing was charged
         assert job["status"] == "succeeded" or (job["status"] == "failed" and float(job["price_usd"]) == 0), job
-    assert ended["succeeded"] >= 0.97 * JOBS
+    assert ended["succeeded"] >= 0.97 * len(ids)
     books = json.loads(plane.manage("reconcile", "--json").stdout)
-    assert books["drift"] == 0 and books["terminal_jobs"] >= JOBS
+    assert books["drift"] == 0 and books["terminal_jobs"] >= len(ids)
     assert plane.stop() == 0
     assert plane.processes() == []
 
@@ -142,10 +144,13 @@ def _whole(client: httpx.Client, job: dict[str, Any]) -> bool:
     return len(job["outputs"]) == 1
 
 
-def _kill(plane: Plane, done: threading.Event) -> Counter[str]:
-    """SIGKILL one process after another, in an order the seed decides."""
+def _enough(killed: Counter[str]) -> bool:
+    return sum(killed.values()) >= 5 and set(killed) >= {"agent", "engine", "web", "controller"}
+
+
+def _kill(plane: Plane, done: threading.Event, killed: Counter[str]) -> None:
+    """SIGKILL one process after another, in an order the seed decides, and count them."""
     rng = random.Random(SEED)
-    killed: Counter[str] = Counter()
     order = ["agent", "engine", "web", "controller"]
     end = time.monotonic() + KILLING_S
     while time.monotonic() < end and not done.wait(rng.uniform(1.0, 2.5)):
@@ -157,7 +162,6 @@ def _kill(plane: Plane, done: threading.Event) -> Counter[str]:
         with contextlib.suppress(psutil.Error):
             rng.choice(victims).send_signal(signal.SIGKILL)
             killed[kind] += 1
-    return killed
 
 
 def _of(plane: Plane, kind: str) -> list[psutil.Process]:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
 from tests.integration.live_plane import agents, until
 
 
+@pytest.mark.thorough
 def test_every_endpoint_is_tried_by_itself_the_smart_endpoint_uses_what_was_measured_and_new_workers_rehearse(make_plane) -> None:
     plane = make_plane()
     plane.start()
