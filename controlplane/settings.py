@@ -172,6 +172,8 @@ WORKER = {
     "SMOKE_GPU": env.bool("SMOKE_GPU", False),  # whether a built image is tried with a GPU; on the processor otherwise
 }
 AGENT_URL = env.str("AGENT_URL", PUBLIC_URL)
+PROVIDER_RETRY_S = env.float("PROVIDER_RETRY_S", 15.0)  # after a provider did not take an order
+OFFER_RETRY_S = env.float("OFFER_RETRY_S", 300.0)  # before a kind of machine that could not be had is tried again
 
 # -- building images: docs/builds.md -----------------------------------------------------------------
 BUILD: dict[str, Any] = {

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from django.db import transaction
 from django.db.models import Max
+from django.utils import timezone
 
 from controlplane.kernel.loops import Loop, Tick
-from fleet import queue, rollups, scaling, smoke, tasks, webhooks, workers
+from fleet import demand, queue, rollups, scaling, smoke, tasks, webhooks, workers
 from fleet.models import Job, Pool
 from fleet.providers.local import Local
 
 
 def _autoscale(tick: Tick) -> str:
     said = []
-    for pool in Pool.objects.exclude(provider=Pool.Provider.EXTERNAL):
+    for pool in Pool.objects.all():
+        tick.keep(timezone.now())  # a provider may have been slow with the pool before
         decision = scaling.step(pool, fence=tick.fence, epoch=tick.epoch, now=tick.now)
         said.append(f"{pool.slug}: {decision.action}" + (f" {decision.applied:+d}" if decision.applied else ""))
     return ", ".join(said)
@@ -22,6 +24,7 @@ def _autoscale(tick: Tick) -> str:
 def _workers(tick: Tick) -> str:
     said: list[str] = []
     for pool in Pool.objects.all():
+        tick.keep(timezone.now())
         said += workers.look_after(pool, fence=tick.fence, now=tick.now)
     return ", ".join(said)
 
@@ -58,6 +61,10 @@ def _rollups(tick: Tick) -> str:
     return f"{rollups.recompute(now=tick.now)} rows"
 
 
+def _demand(tick: Tick) -> str:
+    return f"{demand.recompute(now=tick.now)} rows"
+
+
 def _webhooks(tick: Tick) -> str:
     return webhooks.step(tick)
 
@@ -72,12 +79,13 @@ def _logs(tick: Tick) -> str:
 
 
 LOOPS = [
-    Loop("autoscale", 1.0, _autoscale),
-    Loop("workers", 1.0, _workers),
+    Loop("autoscale", 1.0, _autoscale, lease_s=45.0),
+    Loop("workers", 1.0, _workers, lease_s=45.0),
     Loop("leases", 1.0, _leases),
     Loop("deadlines", 1.0, _deadlines),
     Loop("fair-clock", 1.0, _fair_clock),
     Loop("rollups", 2.0, _rollups),
+    Loop("demand", 2.0, _demand),
     Loop("webhooks", 0.5, _webhooks, lease_s=45.0),
     Loop("smoke", 2.0, _smoke),
     Loop("worker-logs", 30.0, _logs),

@@ -25,6 +25,7 @@ def register(pool: Pool, *, protocol: int, instance: str, name: str, fingerprint
             "protocol_unknown", f"This control plane speaks worker protocol {PROTOCOL}.", "Use the agent that came with it.", details={"given": protocol}
         )
     fresh = {"id": uuid7(), "pool": pool, "name": name or instance[:60], "ordered_at": now, "state_since": now}
+    fresh |= {"price_per_hour_microusd": pool.price_per_hour_microusd, "gpu": pool.gpu}
     worker, _ = Worker.objects.select_for_update().get_or_create(instance=instance, defaults=fresh)
     if worker.pool_id != pool.id:
         raise Invalid("instance_taken", "An instance of that name belongs to another pool.", "Give each agent an instance name of its own.")

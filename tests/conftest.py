@@ -11,3 +11,11 @@ import pytest
 def now() -> datetime:
     """One fixed moment, aware, on a whole minute: a Monday at noon."""
     return datetime(2026, 3, 2, 12, 0, tzinfo=UTC)
+
+
+@pytest.fixture(autouse=True)
+def _nothing_remembered() -> None:
+    """What a process keeps of measured times belongs to one test: databases of tests use the same ids again."""
+    from fleet import job_times
+
+    job_times.forget()

@@ -66,6 +66,7 @@ def make_worker(pool: Pool, *, now: datetime, **fields: Any) -> Worker:
     """A registered idle worker."""
     number = next(_numbers)
     values: dict[str, Any] = {"state": Worker.State.IDLE, "idle_since": now, "registered_at": now, "ready_at": now, "seen_at": now}
+    values["price_per_hour_microusd"] = pool.price_per_hour_microusd
     return Worker.objects.create(pool=pool, name=f"w-{number}", instance=f"instance-{number}", ordered_at=now, state_since=now, **(values | fields))
 
 

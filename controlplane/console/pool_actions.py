@@ -54,7 +54,7 @@ def new(request: HttpRequest) -> HttpResponse:
 @roles.needs("fleet", "Editing a pool")
 def edit(request: HttpRequest, slug: str) -> HttpResponse:
     pool = _pool(slug)
-    values: dict[str, Any] = {"base": pool.base, "maximum": pool.max, "queue_per_worker": f"{pool.queue_per_worker:g}", "idle_s": pool.idle_s, "reason": ""}
+    values: dict[str, Any] = {"base": pool.base, "maximum": pool.max, "reason": ""}
     errors: dict[str, str] = {}
     if request.method == "POST":
         values |= {name: actions.text(request, name) for name in values}
@@ -62,10 +62,7 @@ def edit(request: HttpRequest, slug: str) -> HttpResponse:
             if once.first_time(request):
                 changed = pools.change(
                     pool,
-                    base=_whole(values, "base", "The minimum"),
-                    maximum=_whole(values, "maximum", "The maximum"),
-                    queue_per_worker=_number(values, "queue_per_worker", "Waiting jobs per worker"),
-                    idle_s=_whole(values, "idle_s", "The idle time"),
+                    {"base": _whole(values, "base", "The minimum"), "max": _whole(values, "maximum", "The maximum")},
                     actor=actions.actor(request),
                     reason=values["reason"],
                     now=timezone.now(),
@@ -120,13 +117,6 @@ def _whole(values: dict[str, Any], field: str, what: str) -> int:
     if value is None:
         raise _NotANumber(field, f"{what} must be a whole number.")
     return int(value)
-
-
-def _number(values: dict[str, Any], field: str, what: str) -> float:
-    value = actions.number(str(values[field]), whole=False)
-    if value is None:
-        raise _NotANumber(field, f"{what} must be a number.")
-    return value
 
 
 def _price(text: str) -> int:

@@ -297,8 +297,7 @@ def policy(pool: Pool) -> list[tuple[str, str]]:
     return [
         ("Provider", pool.get_provider_display()),
         ("Minimum, maximum", f"{pool.base:,}, {pool.max:,}"),
-        ("Scale up when waiting", f"over {pool.queue_per_worker:g} jobs per worker"),
-        ("Scale down after idle", numbers.dur(pool.idle_s)),
+        ("Policy", pool.policy),
         ("Wait target p95", numbers.dur(WAIT_TARGET_S)),
     ]
 

@@ -17,9 +17,12 @@ WORDS: dict[str, tuple[str, str, str]] = {
     # workers
     "ordered": ("Ordered", "info", "clock"),
     "starting": ("Starting", "info", "loader"),
+    "loading": ("Loading", "info", "loader"),
     "idle": ("Idle", "", "pause"),
     "busy": ("Busy", "ok", "play"),
     "draining": ("Draining", "warn", "down"),
+    "faulted": ("Faulted", "bad", "alert"),
+    "cordoned": ("Cordoned", "warn", "lock"),
     "stopped": ("Stopped", "", "dot"),
     "lost": ("Lost", "bad", "xoct"),
     # customers and keys

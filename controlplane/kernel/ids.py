@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import time
+from datetime import datetime
 from uuid import UUID
 
 
@@ -27,3 +28,8 @@ def parse_uuid(text: object) -> UUID | None:
 def token(prefix: str, size_bytes: int = 32) -> str:
     """A printable secret with `size_bytes` of entropy, e.g. `cp_live_…`."""
     return f"{prefix}{secrets.token_urlsafe(size_bytes)}"
+
+
+def first_uuid7(at: datetime) -> UUID:
+    """The least UUIDv7 of that moment: with it, a range of primary keys is a range of time."""
+    return UUID(int=(int(at.timestamp() * 1000) & 0xFFFF_FFFF_FFFF) << 80 | 0x7 << 76 | 0b10 << 62)

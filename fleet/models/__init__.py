@@ -1,9 +1,36 @@
-"""What runs: pools and their workers, jobs with attempts and outputs, and the numbers kept of them."""
+"""What runs: pools and their workers, how they are sized, jobs with attempts and outputs, and the numbers kept of them."""
 
-from fleet.models.capacity import Pool, ScalingDecision, Worker
+from fleet.models.capacity import Pool, PoolOffer, Worker
+from fleet.models.decision import PolicyRevision, ScalingDecision
+from fleet.models.demand import CapacityMinute, DemandMinute, Forecast, PlannedDemand
+from fleet.models.emergency import EmergencyAction
 from fleet.models.files import CustomerFile
 from fleet.models.job import Attempt, Choice, FairShare, Job, Output
+from fleet.models.quote import Quote
 from fleet.models.rollup import MinuteRollup
 from fleet.models.smoke import SmokeRun
+from fleet.models.spending import SavingsDay, WorkerHour
 
-__all__ = ["Attempt", "Choice", "CustomerFile", "FairShare", "Job", "MinuteRollup", "Output", "Pool", "ScalingDecision", "SmokeRun", "Worker"]
+__all__ = [
+    "Attempt",
+    "CapacityMinute",
+    "Choice",
+    "CustomerFile",
+    "DemandMinute",
+    "EmergencyAction",
+    "FairShare",
+    "Forecast",
+    "Job",
+    "MinuteRollup",
+    "Output",
+    "PlannedDemand",
+    "PolicyRevision",
+    "Pool",
+    "PoolOffer",
+    "Quote",
+    "SavingsDay",
+    "ScalingDecision",
+    "SmokeRun",
+    "Worker",
+    "WorkerHour",
+]

@@ -14,15 +14,15 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import psutil
 from django.conf import settings
 
 from fleet import tokens
-from fleet.models import Worker
-from fleet.providers.base import ProviderError, Ref
+from fleet.models import Pool, PoolOffer, Worker
+from fleet.providers.base import Instance, Observed, Ref, Refused
 
 KEEP_LOGS = 20
 MAX_LOG_BYTES = 5_000_000
@@ -35,13 +35,23 @@ class Local:
     """Starts `python -m fleet.agent` on this machine."""
 
     orders = True
+    counted = False
+    knows = True
 
     def __init__(self, *, data_dir: Path | None = None, command: tuple[str, ...] | None = None) -> None:
         self.data_dir = data_dir or settings.DATA_DIR
         self.command = command or (sys.executable, "-m", "fleet.agent")
         self._children: dict[int, subprocess.Popen[bytes]] = {}
 
-    def order(self, worker: Worker) -> Ref:
+    def observe(self, pool: Pool) -> Observed:
+        """Processes written down under DATA_DIR; those of other pools have other names."""
+        self._reap()
+        return Observed({name: _instance(name, ref) for name, ref in self.known().items() if name.rpartition("-")[0] == pool.slug})
+
+    def launch(self, worker: Worker) -> Ref:
+        running = self.known().get(worker.instance)
+        if running is not None and process_of(running) is not None:
+            return running
         log_path = self._log_path(worker.name)
         work_dir = self._work_dir(worker.instance)
         work_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -65,27 +75,16 @@ class Local:
                     start_new_session=True,
                 )
         except OSError as error:
-            raise ProviderError(f"The agent could not be started: {error}.") from error
+            raise Refused(f"The agent could not be started: {error}.") from error
         self._children[process.pid] = process
-        ref: Ref = {"pid": process.pid, "started": _started(process.pid) or time.time()}
+        ref: Ref = {"pid": process.pid, "started": _started(process.pid) or time.time(), "log": str(log_path)}
         fresh = self._pid_path(worker.instance).with_suffix(".new")
         fresh.write_text(json.dumps(ref))
         fresh.replace(self._pid_path(worker.instance))
         return ref
 
-    def find(self, instance: str) -> Ref | None:
-        if noted := self.known().get(instance):
-            return noted
-        for process in psutil.process_iter(["pid", "create_time", "cmdline"]):
-            if "fleet.agent" in (process.info["cmdline"] or []):
-                with contextlib.suppress(psutil.Error):
-                    if process.environ().get("COMFYPLANE_INSTANCE") == instance:
-                        return {"pid": process.info["pid"], "started": process.info["create_time"]}
-        return None
-
-    def alive(self, ref: Ref) -> bool | None:
-        self._reap()
-        return process_of(ref) is not None
+    def resize(self, pool: Pool, *, wanted: int, victims: Sequence[Worker] = ()) -> None:
+        raise Refused("Processes are started one by one.")
 
     def stop(self, ref: Ref, *, force: bool = False) -> None:
         process = process_of(ref)
@@ -96,14 +95,27 @@ class Local:
                 else:
                     process.send_signal(signal.SIGTERM)
 
+    def boot_log(self, ref: Ref, *, lines: int = 40) -> list[str]:
+        path = Path(str(ref.get("log") or ""))
+        if path.parent != self._logs_dir():
+            return []
+        with contextlib.suppress(OSError), path.open("rb") as log:
+            log.seek(max(0, path.stat().st_size - 64_000))
+            return log.read().decode(errors="replace").splitlines()[-lines:]
+        return []
+
+    def price(self, pool: Pool, offer: PoolOffer | None) -> int:
+        return pool.price_per_hour_microusd if offer is None else offer.price_per_hour_microusd
+
     def known(self) -> dict[str, Ref]:
+        """Instance → reference of everything it started and has not yet forgotten."""
         found: dict[str, Ref] = {}
         for path in self._run_dir().glob("*.json"):
             with contextlib.suppress(OSError, ValueError):
                 found[path.stem] = json.loads(path.read_text())
         return found
 
-    def forget(self, instance: str) -> None:
+    def forget(self, instance: str, ref: Ref) -> None:
         self._pid_path(instance).unlink(missing_ok=True)
         shutil.rmtree(self._work_dir(instance), ignore_errors=True)
 
@@ -137,6 +149,10 @@ class Local:
 
     def _logs_dir(self) -> Path:
         return _made(self.data_dir / "logs")
+
+
+def _instance(name: str, ref: Ref) -> Instance:
+    return Instance(name, ref, "running" if process_of(ref) is not None else "ended")
 
 
 def environment(given: Mapping[str, str]) -> dict[str, str]:

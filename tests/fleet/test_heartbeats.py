@@ -9,6 +9,7 @@ from factories import make_customer, make_pool, make_runnable, make_worker, subm
 
 from fleet import membership, queue, scaling
 from fleet.models import Job, Pool, ScalingDecision, Worker
+from fleet.providers.local import Local
 from fleet.queue import Report
 
 pytestmark = pytest.mark.django_db
@@ -68,9 +69,9 @@ def test_an_idle_beat_that_raced_with_a_claim_stops_no_busy_worker(world: tuple,
     queue.heartbeat(worker, state="idle", now=now + S)
     worker.refresh_from_db()
     assert worker.state == "idle"
-    Pool.objects.filter(id=pool.id).update(base=0, max=1, idle_s=0)
-    decision = scaling.step(Pool.objects.get(id=pool.id), fence=lambda: None, epoch=1, now=now + 400 * S)
-    assert decision.action == "down", "the rule only sees states"
+    Pool.objects.filter(id=pool.id).update(base=0, max=1, provider="local", policy="threshold", knobs={"idle_s": 0})
+    decision = scaling.step(Pool.objects.get(id=pool.id), provider=Local(), fence=lambda: None, epoch=1, now=now + 400 * S)
+    assert (decision.wanted, decision.applied) == (-1, 0), "the rule only sees states"
     worker.refresh_from_db()
     assert (worker.state, worker.drain_asked_at) == ("idle", None), "but nothing is done to a worker with a running job"
     assert not ScalingDecision.objects.exists()

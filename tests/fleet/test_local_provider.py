@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from fleet.models import Worker
+from fleet.models import Pool, Worker
 from fleet.providers import local
 from fleet.providers.local import Local, environment, process_of
 from tests import factories
@@ -56,28 +56,32 @@ def test_a_worker_runs_in_a_session_of_its_own_and_is_told_only_what_it_needs(ma
     monkeypatch.setenv("DATABASE_URL", "postgres://secret")
     monkeypatch.setenv("COMFYUI_URL", "http://127.0.0.1:8188")
     provider = make()
-    ref = provider.order(worker_row(now))
+    ref = provider.launch(worker_row(now))
     log = tmp_path / "logs" / "worker-w-test.log"
     until(lambda: "here" in log.read_text())
     told = log.read_text()
     assert "COMFYPLANE_POOL_TOKEN" in told and "COMFYPLANE_INSTANCE" in told and "COMFYUI_URL" in told
     assert "SECRET_KEY" not in told and "DATABASE_URL" not in told and "DJANGO" not in told
     assert os.getsid(ref["pid"]) == ref["pid"] != os.getsid(0)
-    assert provider.alive(ref) and provider.known() == {"pool-abc": ref} == {"pool-abc": make().find("pool-abc")}
+    assert process_of(ref) and provider.known() == {"pool-abc": ref} == make().known()
+    assert provider.launch(Worker.objects.get()) == ref, "asked twice, it starts one"
+    pool = Pool(slug="pool")
+    assert make().observe(pool).instances["pool-abc"].phase == "running" and not make().observe(Pool(slug="poo")).instances
+    assert make().boot_log(ref)[0].startswith("here") and make().boot_log({"log": "/etc/passwd"}) == []
 
 
 def test_stop_asks_first_and_force_ends_it_with_no_zombie_left(make, now, tmp_path) -> None:
     provider = make(IGNORES_TERM)
-    ref = provider.order(worker_row(now))
+    ref = provider.launch(worker_row(now))
     until(lambda: "here" in (tmp_path / "logs" / "worker-w-test.log").read_text())
     provider.stop(ref)
     time.sleep(0.1)
-    assert provider.alive(ref)
+    assert process_of(ref)
     provider.stop(ref, force=True)
-    until(lambda: provider.alive(ref) is False)
-    until(lambda: provider.alive(ref) is False and not psutil.pid_exists(ref["pid"]))
+    until(lambda: process_of(ref) is None)
+    until(lambda: provider.observe(Pool(slug="pool")).instances["pool-abc"].phase == "ended" and not psutil.pid_exists(ref["pid"]))
     provider.stop(ref, force=True)  # stopping what is gone does nothing
-    provider.forget("pool-abc")
+    provider.forget("pool-abc", ref)
     assert provider.known() == {} and not (tmp_path / "run" / "work" / "pool-abc").exists()
 
 
@@ -86,7 +90,7 @@ def test_a_pid_in_use_again_is_never_touched(make, tmp_path) -> None:
     try:
         stale = {"pid": innocent.pid, "started": time.time() - 3600}
         provider = make()
-        assert provider.alive(stale) is False
+        assert process_of(stale) is None
         provider.stop(stale, force=True)
         provider.stop({"pid": innocent.pid}, force=True)
         assert innocent.poll() is None and process_of(stale) is None
@@ -102,7 +106,7 @@ def test_only_the_last_logs_are_kept_and_none_grows_without_end(make, now, tmp_p
     for n in range(30):
         (logs / f"worker-old{n}.log").write_text("x")
     provider = make()
-    provider.order(worker_row(now))
+    provider.launch(worker_row(now))
     assert len(list(logs.glob("worker-*"))) == local.KEEP_LOGS
     (logs / "worker-long.log").write_text("y" * 2000)
     provider.cap_logs()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
@@ -11,9 +12,9 @@ import pytest
 from controlplane.kernel.errors import Conflict
 from controlplane.kernel.loops import LostLead
 from controlplane.kernel.models import AuditEntry
-from fleet import queue, scaling, workers
-from fleet.models import Job, Pool, ScalingDecision, Worker
-from fleet.providers.base import ProviderError
+from fleet import observing, pools, queue, scaling, workers
+from fleet.models import CapacityMinute, Job, PolicyRevision, Pool, PoolOffer, ScalingDecision, Worker
+from fleet.providers.base import Instance, NoCapacity, Observed, ProviderError, Refused, Unavailable
 from tests import factories
 
 pytestmark = pytest.mark.django_db
@@ -25,30 +26,43 @@ class FakeProvider:
 
     running: dict[str, bool] = field(default_factory=dict)
     stopped: list[tuple[str, bool]] = field(default_factory=list)
-    refuse: bool = False
+    refuse: ProviderError | None = None
+    down: bool = False
+    failing: dict[str, str] = field(default_factory=dict)
     orders: bool = True
+    counted: bool = False
+    knows: bool = True
 
-    def order(self, worker: Worker) -> dict[str, Any]:
-        assert Worker.objects.filter(instance=worker.instance, state="ordered").exists(), "the row comes first"
-        if self.refuse:
-            raise ProviderError("No machine is free.")
+    def observe(self, pool: Pool) -> Observed:
+        if self.down:
+            raise Unavailable("The engine does not answer.")
+        return Observed(
+            {
+                name: Instance(name, {"name": name}, "running" if alive else "ended", failed=name in self.failing, why=self.failing.get(name, ""))
+                for name, alive in self.running.items()
+            }
+        )
+
+    def launch(self, worker: Worker) -> dict[str, Any]:
+        if self.refuse is not None:
+            raise self.refuse
         self.running[worker.instance] = True
         return {"name": worker.instance}
 
-    def find(self, instance: str) -> dict[str, Any] | None:
-        return {"name": instance} if instance in self.running else None
-
-    def alive(self, ref: dict[str, Any]) -> bool | None:
-        return self.running.get(ref.get("name", ""), False) if ref else None
+    def resize(self, pool: Pool, *, wanted: int, victims: Sequence[Worker] = ()) -> None:
+        raise Refused("one by one")
 
     def stop(self, ref: dict[str, Any], *, force: bool = False) -> None:
         self.stopped.append((ref.get("name", ""), force))
 
-    def known(self) -> dict[str, dict[str, Any]]:
-        return {name: {"name": name} for name in self.running}
+    def boot_log(self, ref: dict[str, Any], *, lines: int = 40) -> list[str]:
+        return [f"last words of {ref.get('name')}"]
 
-    def forget(self, instance: str) -> None:
+    def forget(self, instance: str, ref: dict[str, Any]) -> None:
         self.running.pop(instance, None)
+
+    def price(self, pool: Pool, offer: PoolOffer | None) -> int:
+        return pool.price_per_hour_microusd
 
 
 def nothing() -> None:
@@ -60,7 +74,8 @@ def step(pool: Pool, provider: FakeProvider, now: datetime) -> Any:
 
 
 def make_pool(now: datetime, **fields: Any) -> Pool:
-    return factories.make_pool(now=now, provider="local", base=2, max=4, **fields)
+    terms: dict[str, Any] = {"provider": "local", "base": 2, "max": 4, "policy": "threshold"}
+    return factories.make_pool(now=now, **(terms | fields))
 
 
 def test_an_empty_pool_is_brought_to_its_base_and_the_row_says_what_it_costs(now: datetime) -> None:
@@ -69,7 +84,7 @@ def test_an_empty_pool_is_brought_to_its_base_and_the_row_says_what_it_costs(now
     assert Worker.objects.filter(pool=pool, state="ordered").count() == 2 == len(provider.running)
     row = ScalingDecision.objects.get()
     assert (row.action, row.applied, row.cost_change_microusd, row.inputs["queue"]) == ("up", 2, 7_200_000, 0)
-    assert "was ordered" in row.outcome
+    assert row.outcome == "2 were ordered."
 
 
 def test_the_same_decision_again_is_the_same_row(now: datetime) -> None:
@@ -106,7 +121,7 @@ def test_a_worker_idle_too_long_is_asked_to_leave_and_gets_no_more_jobs(now: dat
 
 
 def test_a_pool_nobody_can_start_workers_for_halts_and_says_so_until_an_operator_resumes_it(now: datetime) -> None:
-    pool, provider = make_pool(now), FakeProvider(refuse=True)
+    pool, provider = make_pool(now), FakeProvider(refuse=ProviderError("No machine is free."))
     for second in range(0, 60):
         step(pool, provider, now + timedelta(seconds=second))
     assert 3 <= Worker.objects.filter(pool=pool, stop_reason="order_failed").count() <= 4
@@ -114,7 +129,7 @@ def test_a_pool_nobody_can_start_workers_for_halts_and_says_so_until_an_operator
     assert pool.halted_at is not None and "in a row" in pool.halted_reason
     assert ScalingDecision.objects.first().action == "halted"
 
-    provider.refuse = False
+    provider.refuse = None
     later = now + timedelta(seconds=90)
     step(pool, provider, later)
     assert not provider.running
@@ -148,15 +163,15 @@ def test_a_worker_that_became_ready_clears_the_count_of_failed_starts(now: datet
     for n in range(3):
         ended = now - timedelta(seconds=100 + n)
         factories.make_worker(pool, now=ended, state="stopped", stopped_at=ended, stop_reason="vanished", ready_at=None)
-    assert scaling.observe(pool, now=now).start_failures == 3
+    assert len(observing.failed_starts(pool, now=now)) == 3
     factories.make_worker(pool, now=now - timedelta(seconds=50))
-    assert scaling.observe(pool, now=now).start_failures == 0
+    assert observing.failed_starts(pool, now=now) == []
 
 
 def test_a_worker_that_had_done_work_before_it_died_is_no_failed_start(now: datetime) -> None:
     pool = make_pool(now)
     factories.make_worker(pool, now=now - timedelta(seconds=20), state="stopped", stopped_at=now, stop_reason="vanished", jobs_done=3)
-    assert scaling.observe(pool, now=now).start_failures == 0
+    assert observing.failed_starts(pool, now=now) == []
 
 
 def test_a_worker_handed_a_job_at_its_first_claim_counts_as_ready(now: datetime) -> None:
@@ -240,3 +255,123 @@ def test_a_drained_worker_that_left_is_stopped_as_drained(now: datetime) -> None
     workers.look_after(pool, provider=provider, fence=nothing, now=now)
     worker.refresh_from_db()
     assert (worker.state, worker.stop_reason, worker.stop_message) == ("stopped", "drained", "")
+
+
+def test_a_provider_that_is_down_is_held_against_no_worker(now: datetime) -> None:
+    pool, provider = make_pool(now), FakeProvider(refuse=Unavailable("The engine does not answer."))
+    assert step(pool, provider, now).applied == 2
+    assert set(Worker.objects.values_list("stop_reason", flat=True)) == {"provider_down"}
+    for second in range(1, 10):
+        decision = step(pool, provider, now + timedelta(seconds=second))
+        assert (decision.applied, decision.bound) == (0, "provider unavailable")
+    assert Worker.objects.count() == 2 and Pool.objects.get(id=pool.id).halted_at is None
+    provider.refuse = None
+    assert step(pool, provider, now + timedelta(seconds=16)).applied == 2 == len(provider.running)
+
+
+def test_while_a_provider_does_not_answer_nobody_is_given_up_for_its_silence(now: datetime) -> None:
+    pool, provider = make_pool(now), FakeProvider(down=True)
+    for n in range(2):
+        factories.make_worker(pool, now=now, provider_ref={"name": f"p{n}"})
+    said = workers.look_after(pool, provider=provider, fence=nothing, now=now + timedelta(seconds=1))
+    assert said == ["provider unavailable: The engine does not answer."]
+    assert Worker.objects.filter(state="idle").count() == 2
+
+
+def test_a_kind_of_machine_that_cannot_be_had_is_left_for_the_next_one(now: datetime) -> None:
+    pool, provider = make_pool(now), FakeProvider()
+    scarce = PoolOffer.objects.create(pool=pool, rank=1, gpu="h100", price_per_hour_microusd=3_000_000)
+    plenty = PoolOffer.objects.create(pool=pool, rank=2, gpu="l40s", price_per_hour_microusd=2_000_000)
+    start = provider.launch
+
+    def launch(worker: Worker) -> dict[str, Any]:
+        if worker.offer_id == scarce.id:
+            raise NoCapacity("No h100 is free.")
+        return start(worker)
+
+    provider.launch = launch  # type: ignore[method-assign]
+    step(pool, provider, now)
+    assert set(Worker.objects.filter(state="ordered").values_list("offer_id", "gpu", "price_per_hour_microusd")) == {(plenty.id, "l40s", 2_000_000)}
+    scarce.refresh_from_db()
+    assert scarce.unavailable_until is not None and "h100" in scarce.unavailable_reason
+    Worker.objects.all().delete()
+    assert step(pool, provider, now + timedelta(seconds=1)).applied == 2
+    assert not Worker.objects.filter(stop_reason="no_capacity").exists()
+
+
+def test_a_container_that_cannot_start_ends_with_its_reason_and_last_words(now: datetime) -> None:
+    pool, provider = make_pool(now), FakeProvider()
+    step(pool, provider, now)
+    provider.failing = dict.fromkeys(provider.running, "The image cannot be pulled.")
+    workers.look_after(pool, provider=provider, fence=nothing, now=now + timedelta(seconds=1))
+    worker = Worker.objects.first()
+    assert worker is not None and (worker.stop_reason, worker.stop_message) == ("start_failed", "The image cannot be pulled.")
+    assert worker.engine_log == [f"last words of {worker.instance}"]
+
+
+def test_policies_in_shadow_are_asked_and_written_down_without_effect(now: datetime) -> None:
+    pool, provider = make_pool(now, shadows=[{"policy": "request-count", "knobs": {"per_worker": 1}}, {"policy": "gone"}]), FakeProvider()
+    workflow, customer = factories.make_runnable(now=now, pool=pool), factories.make_customer(now=now)
+    for _ in range(2):
+        factories.make_worker(pool, now=now)
+    factories.submit(customer, workflow, now=now)
+    for _ in range(2):
+        factories.submit(customer, workflow, now=now)
+    decision = step(pool, provider, now)
+    row = ScalingDecision.objects.get()
+    assert (decision.applied, row.shadow["request-count"]["wanted"]) == (1, 3)
+    assert "no sizing policy" in row.shadow["gone"]["error"]
+    minute = CapacityMinute.objects.get()
+    assert (minute.queue, minute.ready, minute.shadows) == (3, 2, {"request-count": 3})
+
+
+def test_a_pool_sized_by_somebody_else_is_only_told_its_size(now: datetime) -> None:
+    pool = make_pool(now, provider="external")
+    decision = scaling.step(pool, fence=nothing, epoch=1, now=now)
+    assert (decision.wanted, decision.applied, decision.bound) == (2, 0, "size set elsewhere")
+    assert CapacityMinute.objects.get().wanted == 0 and ScalingDecision.objects.get().inputs["asked"] == 0
+    assert not Worker.objects.exists()
+
+
+def test_a_spent_budget_orders_no_more_than_the_base(now: datetime) -> None:
+    pool, provider = make_pool(now, budget_per_hour_microusd=3 * 3_600_000), FakeProvider()
+    workflow, customer = factories.make_runnable(now=now, pool=pool), factories.make_customer(now=now)
+    for _ in range(3):
+        factories.make_worker(pool, now=now)
+    for _ in range(9):
+        factories.submit(customer, workflow, now=now)
+    assert step(pool, provider, now).bound == "budget for 3 workers"
+    Pool.objects.filter(id=pool.id).update(budget_per_hour_microusd=None, budget_per_day_microusd=1)
+    assert step(pool, provider, now + timedelta(hours=1)).bound == "budget for 2 workers"
+
+
+def test_a_paused_pool_changes_nothing_until_the_pause_ends(now: datetime) -> None:
+    pool, provider = make_pool(now), FakeProvider()
+    pools.pause(pool, until=now + timedelta(minutes=5), reason="an upgrade", actor="olga", now=now)
+    assert step(pool, provider, now).bound == "paused"
+    assert step(pool, provider, now + timedelta(minutes=5)).applied == 2
+
+
+def test_every_change_of_a_pool_is_a_revision_and_the_same_again_is_none(now: datetime) -> None:
+    pool = pools.create(slug="images", name="", provider="local", base=1, maximum=4, price_per_hour_microusd=5, actor="olga", now=now)
+    assert pools.change(pool, {"max": 6, "policy": "request-count", "knobs": {"idle_s": 90}}, actor="olga", replay={"cost": 1}, now=now)
+    assert not pools.change(pool, {"max": 6}, actor="olga", now=now)
+    first, second = PolicyRevision.objects.order_by("number")
+    assert (first.number, first.terms["max"], second.number, second.terms["policy"], second.replay) == (1, 4, 2, "request-count", {"cost": 1})
+    assert AuditEntry.objects.get(action="pool.change").before == {"max": 4, "policy": "wait-target", "knobs": {}}
+
+
+def test_the_idle_worker_whose_models_nobody_asks_for_leaves_first(now: datetime) -> None:
+    pool, provider = make_pool(now, knobs={"idle_s": 60}), FakeProvider()
+    workflow = factories.make_runnable(now=now, pool=pool)
+    version = workflow.versions.get()
+    type(version).objects.filter(id=version.id).update(warm_key="flux")
+    at = now - timedelta(seconds=100)
+    warm = factories.make_worker(pool, now=at - timedelta(seconds=500), warm=["flux"], provider_ref={"name": "warm"})
+    cold = [factories.make_worker(pool, now=at, warm=["old"], provider_ref={"name": f"cold{n}"}) for n in range(2)]
+    job = factories.submit(factories.make_customer(now=now), workflow, now=at)
+    queue.claim(warm, now=at)
+    queue.complete(warm, job_id=job.id, attempt=1, completion=queue.Completion("succeeded"), now=at + timedelta(seconds=1))
+    Worker.objects.filter(id=warm.id).update(idle_since=at - timedelta(seconds=500), warm=["flux"])
+    step(pool, provider, now)
+    assert {name for name, _ in provider.stopped} <= {"cold0", "cold1"} and len(provider.stopped) == 1, cold

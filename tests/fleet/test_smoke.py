@@ -18,7 +18,7 @@ from builds.models import SmokeInput
 from controlplane.kernel import blobs
 from controlplane.kernel.errors import Conflict
 from controlplane.kernel.models import AuditEntry
-from fleet import queries_smoke, queue, reconcile, rollups, scaling, smoke, smoke_rule, tasks
+from fleet import observing, providers, queries_smoke, queue, reconcile, rollups, smoke, smoke_rule, tasks
 from fleet.models import Job, MinuteRollup, Output, SmokeRun
 from fleet.smoke_rule import Subject
 from tests import factories
@@ -170,9 +170,9 @@ def test_a_pool_runs_one_smoke_job_at_a_time_and_customers_come_first(now, house
 def test_no_worker_is_bought_for_a_smoke_job_beside_one_that_lives(now, made):
     step(now)
     pool = SmokeRun.objects.get().job.pool
-    assert scaling.observe(pool, now=now).queue == 1
+    assert observing.of(pool, provider=providers.of(pool), now=now).seen.queue == 1
     factories.make_worker(pool, now=now, state="busy")
-    assert scaling.observe(pool, now=now).queue == 0
+    assert observing.of(pool, provider=providers.of(pool), now=now).seen.queue == 0
 
 
 @pytest.mark.django_db

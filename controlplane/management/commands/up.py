@@ -218,10 +218,10 @@ class Command(BaseCommand):
     def _end_workers(self, *, force: bool) -> None:
         provider = Local()
         for instance, ref in provider.known().items():
-            if provider.alive(ref):
+            if process_of(ref) is not None:
                 provider.stop(ref, force=force)
             elif force:
-                provider.forget(instance)
+                provider.forget(instance, ref)
 
     def _workers_running(self) -> bool:
         return any(process_of(ref) is not None for ref in Local().known().values())
