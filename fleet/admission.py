@@ -25,7 +25,7 @@ from builds.models import Channel, Version, Workflow
 from controlplane.kernel import jsonbody, outbound, sql
 from controlplane.kernel.errors import Conflict, Forbidden, Gone, Invalid, LimitExceeded, NotFound, OutOfMoney, Unavailable, WorkflowError
 from controlplane.kernel.ids import uuid7
-from fleet import at_once, estimates, fairness, input_files, wake
+from fleet import at_once, estimates, fairness, input_files, measures, overflow, wake
 from fleet.models import Job, Output
 from fleet.queue import held as holding
 from fleet.queue.transitions import Ending, finish
@@ -51,6 +51,7 @@ def submit(
     api_key: ApiKey | None,
     workflow: Workflow,
     version: Version | None = None,
+    pinned: bool = False,
     inputs: dict[str, Any],
     priority: str = "normal",
     deadline_s: float | None = None,
@@ -62,7 +63,10 @@ def submit(
     request_id: str = "",
     now: datetime,
 ) -> Admitted:
-    """Admit a job of `workflow` for `customer`, or replay the one its idempotency key made. Raises a WorkflowError otherwise."""
+    """Admit a job of `workflow` for `customer`, or replay the one its idempotency key made. Raises a WorkflowError otherwise.
+
+    `pinned` says that the caller named `version`: fast mode then does not change it.
+    """
     plan = customer.plan_revision
     chosen = version or live_version(workflow)
     if idempotency_key:
@@ -77,10 +81,30 @@ def submit(
     if webhook_url:
         outbound.check_url(webhook_url)
     pool_id = _pool_id(workflow)
+    fast = None
+    if measures.in_force(pool_id, now=now) and source != Job.SMOKE and not _remembered(workflow, chosen, values, customer, now=now):
+        overflow.refuse_shed(pool_id, customer_id=customer.id, priority=rank, now=now)
+        fast = overflow.fast(
+            pool_id,
+            workflow_id=workflow.id,
+            version=chosen,
+            values=values,
+            given=inputs,
+            pinned=pinned,
+            customer_id=customer.id,
+            priority=rank,
+            now=now,
+        )
+    asked = chosen
+    if fast is not None:
+        chosen, values = fast.version, fast.values
     values = input_files.keep_inline(chosen, values, customer=customer, now=now)
     input_files.check_owned(chosen, values, customer_id=customer.id)
     expected = estimates.of_version(chosen.id, now=now)
-    quote = pricing.quote(pricing.Terms(plan.price_per_job_microusd, plan.price_per_gpu_second_microusd), expected_s=expected.p95_s)
+    terms = pricing.Terms(plan.price_per_job_microusd, plan.price_per_gpu_second_microusd)
+    quote = pricing.quote(terms, expected_s=expected.p95_s)
+    if asked is not chosen:  # never dearer than what was asked for
+        quote = min(quote, pricing.quote(terms, expected_s=estimates.of_version(asked.id, now=now).p95_s))
     # A smoke job must run, whatever is remembered.
     result_key = _result_key(chosen, values) if workflow.result_cache_s and source != Job.SMOKE else ""
     job = Job(
@@ -97,6 +121,7 @@ def submit(
         fair_tag=0,
         warm_key=chosen.warm_key,
         inputs=values,
+        fast=None if fast is None else fast.record,
         metadata=metadata or {},
         webhook_url=webhook_url,
         idempotency_key=idempotency_key,
@@ -191,6 +216,14 @@ def _pool_id(workflow: Workflow) -> int:
 
 def _result_key(version: Version, values: dict[str, Any]) -> str:
     return hashlib.sha256(version.sha256.encode() + versions.canonical_json(values)).hexdigest()
+
+
+def _remembered(workflow: Workflow, version: Version, values: dict[str, Any], customer: Customer, *, now: datetime) -> bool:
+    """Whether the result cache answers this job: then it waits for nobody, and no measure touches it."""
+    if not workflow.result_cache_s:
+        return False
+    same = Job.objects.filter(result_key=_result_key(version, values), customer_id=customer.id, status="succeeded")
+    return same.filter(finished_at__gte=now - timedelta(seconds=workflow.result_cache_s)).exists()
 
 
 _TAKE_PLACE = """

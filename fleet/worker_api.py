@@ -55,10 +55,11 @@ def _edge(method: str) -> Callable[[Callable[..., HttpResponseBase]], Callable[.
 def try_claim(token: str, body: dict[str, Any]) -> dict[str, Any]:
     """One look of a long poll: the worker as it is now, and a claim only when there is something to lease."""
     worker = tokens.worker_of(token)
-    if not queue.ready(worker):
-        queue.note_idle(worker, now=timezone.now())
+    now = timezone.now()
+    if not queue.ready(worker, now=now):
+        queue.note_idle(worker, now=now)
         return {"jobs": [], "drain": worker.drain_asked_at is not None}
-    return claim_for(worker, body, now=timezone.now())
+    return claim_for(worker, body, now=now)
 
 
 def bearer(header: str) -> str:

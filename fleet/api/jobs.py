@@ -79,6 +79,7 @@ class WorkflowJobs(JobEndpoint):
             api_key=self.key,
             workflow=workflow,
             version=version,
+            pinned=sent.version is not None,
             inputs=sent.inputs,
             priority=sent.priority,
             deadline_s=sent.deadline_s,

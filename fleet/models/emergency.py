@@ -32,6 +32,13 @@ class EmergencyAction(models.Model):
     overrides = models.JSONField(default=dict, blank=True, help_text="Of fast mode: inputs set meanwhile, e.g. {steps: 12}")
     overflow_s = models.FloatField(null=True, blank=True, help_text="Of fast mode and shed: only while a new job would wait longer than this")
     priority = models.PositiveSmallIntegerField(null=True, blank=True, help_text="Of pause_class and shed: this class and those behind it")
+    terms = models.JSONField(
+        default=dict,
+        blank=True,
+        db_default={},
+        help_text="What else was said: force (of fast mode: overrides that stand over a customer's own value), waiting, customer, older_than_s, done, resubmit",
+    )
+    once = models.CharField(max_length=64, blank=True, default="", db_default="", help_text="Said twice with the same, it is done once")
     cleared = models.PositiveIntegerField(default=0, help_text="Of clear: jobs taken out of the queue")
     starts_at = models.DateTimeField()
     expires_at = models.DateTimeField()
@@ -46,5 +53,6 @@ class EmergencyAction(models.Model):
             models.CheckConstraint(condition=Q(expires_at__gt=F("starts_at")), name="emergency_expires"),
             models.CheckConstraint(condition=Q(base__isnull=True) | Q(max__isnull=True) | Q(max__gte=F("base")), name="emergency_bounds_possible"),
             models.CheckConstraint(condition=Q(kind__in=["raise", "fast", "pause_class", "shed", "clear"]), name="emergency_kind_known"),
+            models.UniqueConstraint(fields=["once"], condition=~Q(once=""), name="emergency_once"),
         ]
         indexes = [models.Index(fields=["pool", "expires_at"], condition=Q(ended_at__isnull=True), name="emergency_open")]

@@ -61,6 +61,7 @@ class Job(models.Model):
 
     inputs = models.JSONField(default=dict, help_text="As validated, defaults and seed filled in")
     metadata = models.JSONField(default=dict)
+    fast = models.JSONField(null=True, blank=True, help_text="Of a job that fast mode changed: {action, reason, asked_version, asked_version_id, asked_inputs}")
     webhook_url = models.CharField(max_length=500, blank=True)
     idempotency_key = models.CharField(max_length=255, blank=True)
     body_sha256 = models.CharField(max_length=64, blank=True)

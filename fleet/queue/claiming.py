@@ -14,10 +14,11 @@ from uuid import UUID
 
 from django.conf import settings
 from django.db import transaction
+from django.db.models import QuerySet
 
 from controlplane.kernel import sql
 from controlplane.kernel.errors import Conflict
-from fleet import placement
+from fleet import measures, placement
 from fleet.models import Job, Worker
 
 
@@ -43,7 +44,7 @@ WHERE id IN (SELECT id FROM chosen) AND status = 'queued'
 RETURNING id, attempt, version_id, inputs, warm_key, deadline_at, request_id, priority, fair_tag
 """
 
-_HEAD = "SELECT id FROM fleet_job WHERE pool_id = %s AND status = 'queued' ORDER BY priority, fair_tag, id LIMIT %s {lock}"
+_HEAD = "SELECT id FROM fleet_job WHERE pool_id = %s AND status = 'queued'{open} ORDER BY priority, fair_tag, id LIMIT %s {lock}"
 
 _ATTEMPTS = """
 INSERT INTO fleet_attempt (job_id, number, worker_id, state, claimed_at, failure_class, timings, nodes, busy_s, cost_microusd)
@@ -78,10 +79,12 @@ def claim(worker: Worker, *, limit: int = 1, warm: Collection[str] = (), stored:
 @transaction.atomic
 def _claim(worker: Worker, *, limit: int, warm: Collection[str], stored: Collection[str], now: datetime) -> list[Assignment]:
     lease_until = now + timedelta(seconds=settings.WORKER["LEASE_S"])
-    chosen, parameters = _choice(worker.pool_id, limit=limit, warm=warm, stored=stored, now=now)
+    paused = measures.paused_from(worker.pool_id, now=now)
+    chosen, parameters = _choice(worker.pool_id, limit=limit, warm=warm, stored=stored, paused=paused, now=now)
     leased = sql.rows(_LEASE.format(chosen=chosen), [*parameters, worker.id, lease_until, now])
     if not leased and (warm or stored):  # others took what was chosen: take what is next instead of waiting beside a queue
-        leased = sql.rows(_LEASE.format(chosen=_head()), [worker.pool_id, limit, worker.id, lease_until, now])
+        head, parameters = _head(worker.pool_id, limit=limit, paused=paused)
+        leased = sql.rows(_LEASE.format(chosen=head), [*parameters, worker.id, lease_until, now])
     if not leased:
         return []
     leased.sort(key=lambda row: (row[7], row[8], str(row[0])))
@@ -97,22 +100,31 @@ def _claim(worker: Worker, *, limit: int, warm: Collection[str], stored: Collect
     ]
 
 
-def ready(worker: Worker) -> bool:
+def ready(worker: Worker, *, now: datetime) -> bool:
     """Whether a claim could give this worker anything: a cheap look without a transaction."""
-    return worker.drain_asked_at is None and Job.objects.filter(pool_id=worker.pool_id, status="queued").exists()
+    return worker.drain_asked_at is None and _line(worker.pool_id, measures.paused_from(worker.pool_id, now=now)).exists()
 
 
-def _choice(pool_id: int, *, limit: int, warm: Collection[str], stored: Collection[str], now: datetime) -> tuple[str, list[Any]]:
+def _choice(pool_id: int, *, limit: int, warm: Collection[str], stored: Collection[str], paused: int | None, now: datetime) -> tuple[str, list[Any]]:
     """The jobs to lease, as a query and its parameters."""
     if not warm and not stored:
-        return _head(), [pool_id, limit]
-    line = Job.objects.filter(pool_id=pool_id, status="queued").order_by("priority", "fair_tag", "id")
+        return _head(pool_id, limit=limit, paused=paused)
+    line = _line(pool_id, paused).order_by("priority", "fair_tag", "id")
     seen = [placement.Candidate(*row) for row in line.values_list("id", "priority", "warm_key", "queued_at")[: max(limit, placement.LOOK_AHEAD)]]
     wanted = placement.choose(seen, warm=warm, stored=stored, limit=limit, now=now)
     if not wanted or wanted == [candidate.id for candidate in seen[:limit]]:
-        return _head(), [pool_id, limit]
+        return _head(pool_id, limit=limit, paused=paused)
     return f"SELECT id FROM fleet_job WHERE id IN ({sql.marks(len(wanted))}) AND status = 'queued' {sql.locking('FOR UPDATE SKIP LOCKED')}", list(wanted)
 
 
-def _head() -> str:
-    return _HEAD.format(lock=sql.locking("FOR UPDATE SKIP LOCKED"))
+def _line(pool_id: int, paused: int | None) -> QuerySet[Job]:
+    """Who may be served: all that wait, save the classes that are paused."""
+    waiting = Job.objects.filter(pool_id=pool_id, status="queued")
+    return waiting if paused is None else waiting.filter(priority__lt=paused)
+
+
+def _head(pool_id: int, *, limit: int, paused: int | None) -> tuple[str, list[Any]]:
+    lock = sql.locking("FOR UPDATE SKIP LOCKED")
+    if paused is None:
+        return _HEAD.format(open="", lock=lock), [pool_id, limit]
+    return _HEAD.format(open=" AND priority < %s", lock=lock), [pool_id, paused, limit]

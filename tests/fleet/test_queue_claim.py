@@ -102,7 +102,7 @@ def test_a_claim_leases_and_counts_the_attempt(pool: Pool, workflow: Workflow, c
 def test_a_pool_gives_no_jobs_to_workers_of_another(workflow: Workflow, customer: Customer, now: datetime) -> None:
     submit(customer, workflow, now=now)
     stranger = make_worker(make_pool(now=now), now=now)
-    assert not queue.ready(stranger)
+    assert not queue.ready(stranger, now=now)
     assert queue.claim(stranger, limit=16, now=now) == []
 
 
@@ -168,7 +168,7 @@ def test_claiming_while_the_worker_is_retired_leaves_no_lease_with_it(pool: Pool
 def test_a_draining_worker_is_given_nothing(pool: Pool, workflow: Workflow, customer: Customer, now: datetime) -> None:
     submit(customer, workflow, now=now)
     worker = make_worker(pool, now=now, drain_asked_at=now)
-    assert not queue.ready(worker)
+    assert not queue.ready(worker, now=now)
     assert queue.claim(worker, now=now) == []
 
 
