@@ -93,7 +93,7 @@ class ColdStarts:
 
 def _spread(count: float, total: float, squares: float) -> JobTime:
     mean = total / count
-    if mean <= 0:
+    if mean < 0.001:
         return JobTime(0.001, 0.0, int(count))
     variance = max(0.0, squares - count * mean * mean) / (count - 1) if count > 1.5 else mean * mean
     return JobTime(mean, variance / (mean * mean), int(count))
