@@ -80,6 +80,7 @@ def parser() -> argparse.ArgumentParser:
 
     flag("--url", "COMFYPLANE_URL", "control plane, e.g. https://plane.example")
     flag("--pool-token", "COMFYPLANE_POOL_TOKEN", "token of the pool; the environment hides it from process lists")
+    flag("--pool-token-file", "COMFYPLANE_POOL_TOKEN_FILE", "file with the token, such as a mounted secret; hides it from the environment too")
     flag("--instance", "COMFYPLANE_INSTANCE", "opaque launch id given by the provider")
     flag("--name", "COMFYPLANE_WORKER_NAME", "name shown to people")
     flag("--comfyui-url", "COMFYUI_URL", "drive this running ComfyUI")
@@ -123,8 +124,14 @@ def from_args(argv: Sequence[str], env: Mapping[str, str] = os.environ) -> tuple
     health_file = value("health_file", "COMFYPLANE_HEALTH_FILE")
     url = value("url", "COMFYPLANE_URL").rstrip("/")
     token = value("pool_token", "COMFYPLANE_POOL_TOKEN")
+    token_file = value("pool_token_file", "COMFYPLANE_POOL_TOKEN_FILE")
+    if token_file and not token and not args.serverless:
+        try:
+            token = Path(token_file).read_text("utf-8")[:1000].strip()
+        except (OSError, ValueError) as error:
+            p.error(f"COMFYPLANE_POOL_TOKEN_FILE cannot be read: {error}")
     if not args.serverless and not (url and token):
-        p.error("COMFYPLANE_URL and COMFYPLANE_POOL_TOKEN are needed")
+        p.error("COMFYPLANE_URL and COMFYPLANE_POOL_TOKEN (or COMFYPLANE_POOL_TOKEN_FILE) are needed")
     try:
         store = store_settings.from_env(env, root=args.store_dir or "")
     except Misconfigured as error:
