@@ -28,6 +28,8 @@ def look_after(pool: Pool, *, provider: Provider | None = None, fence: Callable[
     """One round over the pool's workers; says what was done."""
     by = provider or providers.of(pool)
     done: list[str] = []
+    # Read before the provider is asked: one that is launched meanwhile would seem gone.
+    rows = list(Worker.objects.filter(pool=pool, state__in=Worker.LIVE).order_by("id"))
     seen: Observed | None
     try:
         seen = by.observe(pool)
@@ -37,10 +39,7 @@ def look_after(pool: Pool, *, provider: Provider | None = None, fence: Callable[
     if seen is not None:
         done += adoption.settle(pool, by, seen, fence=fence, now=now)
     round_ = _Round(pool, by, seen, fence, now)
-    for worker in Worker.objects.filter(pool=pool, state__in=Worker.LIVE).order_by("id"):
-        if said := round_.check(worker):
-            done.append(said)
-    return done
+    return done + [said for worker in rows if (said := round_.check(worker))]
 
 
 class _Round:

@@ -81,6 +81,9 @@ class Docker:
     def resize(self, pool: Pool, *, wanted: int, victims: Sequence[Worker] = ()) -> None:
         raise Refused("Containers are launched one by one.")
 
+    def tend(self, pool: Pool) -> list[str]:
+        return []
+
     def stop(self, ref: Ref, *, force: bool = False) -> None:
         """SIGTERM makes the agent finish its job and leave; the engine does not start it again after a signal of ours."""
         id_ = _id(ref)
