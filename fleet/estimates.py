@@ -21,6 +21,7 @@ class Estimate:
     """Measured seconds of one version; `samples` is how many runs that rests on."""
 
     p50_s: float = UNMEASURED_S
+    p90_s: float = UNMEASURED_S
     p95_s: float = UNMEASURED_S
     samples: int = 0
     node_s: dict[str, float] = field(default_factory=dict)
@@ -37,7 +38,7 @@ def of_version(version_id: UUID, *, now: datetime) -> Estimate:
     run = Histogram()
     for row in MinuteRollup.objects.filter(version_id=version_id, minute__gte=now - _HISTORY).values_list("run", flat=True).iterator():
         run.merge(Histogram.from_json(row))
-    p50, p95 = run.quantile(0.5), run.quantile(0.95)
+    p50, p90, p95 = run.quantile(0.5), run.quantile(0.9), run.quantile(0.95)
     nodes: dict[str, list[float]] = {}
     recent = Attempt.objects.filter(job__version_id=version_id, state="succeeded").order_by("-id").values_list("nodes", flat=True)[:10]
     for row in recent:
@@ -47,6 +48,7 @@ def of_version(version_id: UUID, *, now: datetime) -> Estimate:
                 nodes.setdefault(str(item.get("node")), []).append(float(run_s))
     estimate = Estimate(
         p50_s=p50 if p50 is not None else UNMEASURED_S,
+        p90_s=p90 if p90 is not None else UNMEASURED_S,
         p95_s=p95 if p95 is not None else UNMEASURED_S,
         samples=run.count,
         node_s={node: round(sum(v) / len(v), 4) for node, v in nodes.items()},

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import wraps
 from typing import Any
 from urllib.parse import unquote
@@ -23,7 +23,7 @@ from django.views.decorators.csrf import csrf_exempt
 from controlplane.kernel import blobs, envelope
 from controlplane.kernel.errors import Invalid, MethodNotAllowed, NotFound, WorkflowError
 from controlplane.kernel.ids import parse_uuid
-from fleet import assignments, input_files, membership, outputs, queue, tokens, warmups, worker_body
+from fleet import assignments, input_files, membership, outputs, preemption, queue, tokens, warmups, worker_body
 from fleet.models import Job, Worker
 from fleet.queue.completing import stale
 from fleet.worker_body import read_json
@@ -147,11 +147,19 @@ def heartbeat(request: HttpRequest) -> HttpResponse:
         for item in worker_body.objects(body, "jobs")
         if (job_id := parse_uuid(item.get("job"))) is not None
     ]
+    said, now = worker_body.mapping(body, "warmup"), timezone.now()
     verdicts = queue.heartbeat(
-        worker, state=worker_body.text(body, "state", 20) or "idle", reports=reports, usage=worker_body.mapping(body, "usage"), now=timezone.now()
+        worker,
+        state=worker_body.text(body, "state", 20) or "idle",
+        warming=said.get("state") == "running",
+        reports=reports,
+        usage=worker_body.mapping(body, "usage"),
+        now=now,
     )
-    if said := worker_body.mapping(body, "warmup"):
+    if said:
         warmups.note(worker, said)
+    if worker.preempt_at is None and (left_s := worker_body.countdown(body, "preempt_in_s")) is not None:
+        preemption.notice(worker, at=now + timedelta(seconds=left_s), why="Its agent was told that it will be taken away.", now=now)
     return JsonResponse(
         {
             "drain": worker.drain_asked_at is not None,

@@ -109,6 +109,12 @@ def small(body: dict[str, Any], field: str, default: int = 0) -> int:
     return value
 
 
+def countdown(body: dict[str, Any], field: str) -> float | None:
+    """Seconds until something happens, at most a day; None when it is not said, or is no number."""
+    value = body.get(field)
+    return seconds(value, most=86_400) if _number(value) else None
+
+
 def share(value: object) -> float:
     """A number from 0 to 1."""
     return min(max(float(value), 0.0), 1.0) if _number(value) else 0.0  # type: ignore[arg-type]

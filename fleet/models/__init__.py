@@ -1,6 +1,7 @@
 """What runs: pools and their workers, how they are sized, jobs with attempts and outputs, and the numbers kept of them."""
 
 from fleet.models.capacity import Pool, PoolOffer, Worker
+from fleet.models.change import WorkerChange
 from fleet.models.decision import PolicyRevision, ScalingDecision
 from fleet.models.demand import CapacityMinute, DemandMinute, Forecast, PlannedDemand
 from fleet.models.emergency import EmergencyAction
@@ -32,5 +33,6 @@ __all__ = [
     "ScalingDecision",
     "SmokeRun",
     "Worker",
+    "WorkerChange",
     "WorkerHour",
 ]

@@ -8,7 +8,7 @@ constraints (one running attempt per job, one ledger line per job and meter), no
 from fleet.queue.cancelling import cancel
 from fleet.queue.claiming import Assignment, claim, ready
 from fleet.queue.completing import Completion, complete
-from fleet.queue.expiring import expire_deadlines, expire_leases, requeue_worker
+from fleet.queue.expiring import expire_deadlines, expire_leases, requeue_worker, take_back
 from fleet.queue.heartbeats import Report, Verdict, heartbeat, note_idle
 from fleet.queue.transitions import ALLOWED, IllegalTransition
 
@@ -28,4 +28,5 @@ __all__ = [
     "note_idle",
     "ready",
     "requeue_worker",
+    "take_back",
 ]

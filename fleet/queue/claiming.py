@@ -18,7 +18,7 @@ from django.db.models import QuerySet
 
 from controlplane.kernel import sql
 from controlplane.kernel.errors import Conflict
-from fleet import measures, placement
+from fleet import measures, placement, worker_states
 from fleet.models import Job, Worker
 
 
@@ -53,8 +53,8 @@ VALUES {rows}
 
 _BUSY = """
 UPDATE fleet_worker SET state = 'busy', state_since = %s, seen_at = %s, idle_since = NULL, ready_at = coalesce(ready_at, %s)
-WHERE id = %s AND state NOT IN ('stopped', 'lost', 'draining')
-"""
+WHERE id = %s AND state IN ({states}) AND cordoned_at IS NULL AND preempt_at IS NULL
+""".format(states=", ".join(f"'{state}'" for state in worker_states.TAKES_JOBS))
 
 
 class _Leaving(Exception):
@@ -62,13 +62,13 @@ class _Leaving(Exception):
 
 
 def claim(worker: Worker, *, limit: int = 1, warm: Collection[str] = (), stored: Collection[str] = (), now: datetime) -> list[Assignment]:
-    """Lease up to `limit` jobs of the worker's pool, most urgent first. Empty when there are none or the worker drains.
+    """Lease up to `limit` jobs of the worker's pool, most urgent first. Empty when there are none or the worker may take none.
 
     `warm` and `stored` are keys of models that the worker has loaded, and has on its disk.
     """
     if worker.state in (Worker.State.STOPPED, Worker.State.LOST):
         raise Conflict("worker_retired", "This worker was retired.", "Register again as a new worker.")
-    if worker.state == Worker.State.DRAINING or worker.drain_asked_at is not None:
+    if not takes_jobs(worker):
         return []
     try:
         return _claim(worker, limit=limit, warm=warm, stored=stored, now=now)
@@ -100,9 +100,14 @@ def _claim(worker: Worker, *, limit: int, warm: Collection[str], stored: Collect
     ]
 
 
+def takes_jobs(worker: Worker) -> bool:
+    """Whether this worker, as it was read, may be handed a job: not while it drains, is cordoned, taken out or about to be taken away."""
+    return worker.state in worker_states.TAKES_JOBS and worker.drain_asked_at is None and worker.cordoned_at is None and worker.preempt_at is None
+
+
 def ready(worker: Worker, *, now: datetime) -> bool:
     """Whether a claim could give this worker anything: a cheap look without a transaction."""
-    return worker.drain_asked_at is None and _line(worker.pool_id, measures.paused_from(worker.pool_id, now=now)).exists()
+    return takes_jobs(worker) and _line(worker.pool_id, measures.paused_from(worker.pool_id, now=now)).exists()
 
 
 def _choice(pool_id: int, *, limit: int, warm: Collection[str], stored: Collection[str], paused: int | None, now: datetime) -> tuple[str, list[Any]]:

@@ -31,6 +31,9 @@ class Completion:
     nodes: list[dict[str, Any]] = field(default_factory=list)
 
 
+MOST_ATTEMPTS = 50
+"""Attempts after which even a job whose workers are always taken away is no longer given another for nothing."""
+
 # A worker that gave up unasked said canceled, and was written down as failed.
 _RECORDED_AS = {"succeeded": ("succeeded",), "failed": ("failed",), "canceled": ("canceled", "failed")}
 
@@ -57,13 +60,15 @@ def complete(worker: Worker, *, job_id: UUID, attempt: int, completion: Completi
             return False
         raise stale(job_id, attempt)
     busy_s = _seconds(completion.timings, held, now)
-    cost = costs.of_seconds(held.pool_price_per_hour, busy_s)
+    cost = costs.of_seconds(held.price_per_hour, busy_s)
     # Fetching models is our cost and no work of the customer's: who comes first to a new worker pays no more than who comes after.
     billable_s = max(busy_s - completion.timings.get("models_s", 0.0), 0.0)
     outcome, failure_class, error = completion.outcome, completion.failure_class, completion.error
     if outcome == "canceled" and held.cancel_asked_at is None and (held.deadline_at is None or held.deadline_at > now):
         # Nobody asked for this: the worker gave up on its own account.
         outcome, failure_class, error = "failed", "platform", GAVE_UP
+    if outcome == "failed" and failure_class == "platform" and held.preempt_at is not None:
+        failure_class = "capacity"  # its provider ended it: no fault of the platform's, and no attempt of the job's
     if outcome == "succeeded" and completion.outputs:
         _publish(held.id, attempt, completion.outputs)
     ended: dict[str, Any] = {"failure_class": failure_class, "error": error, "busy_s": busy_s}
@@ -95,11 +100,12 @@ def end_attempt(
 
 
 def after_failure(held: Held, *, failure_class: str, error: dict[str, Any] | None, busy_s: float, cost_microusd: int, now: datetime) -> None:
-    """Requeue or end a held job whose attempt is over without success."""
-    ended = Ended(failure_class, held.attempt, held.max_attempts, held.cancel_asked_at is not None, held.deadline_at)
+    """Requeue or end a held job whose attempt is over without success. One whose worker its provider took away gets that attempt back, and its place."""
+    taken_away = held.preempt_at is not None and failure_class == "capacity" and held.attempt < MOST_ATTEMPTS
+    ended = Ended(failure_class, held.attempt, held.max_attempts + taken_away, held.cancel_asked_at is not None, held.deadline_at)
     status = next_status(ended, now=now)
     if status == "queued":
-        requeue(held, cost_microusd=cost_microusd, now=now)
+        requeue(held, cost_microusd=cost_microusd, in_place=taken_away, now=now)
     elif status == "canceled":
         finish(held, Ending("canceled", failure_class="customer_cancel", error=CANCELED, billable_s=busy_s, cost_microusd=cost_microusd), now=now)
     elif status == "expired":

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
+from uuid import UUID
 
 from django.db import transaction
 
@@ -15,6 +17,12 @@ from fleet.queue.completing import EXPIRED, after_failure, end_attempt
 from fleet.queue.held import Held
 from fleet.queue.transitions import Ending, finish
 
+TAKEN_OUT = {
+    "code": "worker_faulted",
+    "message": "The worker running this job was taken out.",
+    "suggestion": "It was tried as often as allowed; send it again.",
+}
+TAKEN_AWAY = {"code": "worker_preempted", "message": "The machine running this job was taken away.", "suggestion": "Nothing was charged; send it again."}
 LOST = {"code": "worker_lost", "message": "The worker running this job went silent.", "suggestion": "It was tried as often as allowed; send it again."}
 
 # Before any account is locked, and without waiting for a job: whoever completes one holds it and wants its customer's account.
@@ -29,9 +37,17 @@ def expire_leases(*, now: datetime, limit: int = 100) -> int:
     return _lose("j.status = 'running' AND j.lease_until < %s", [now], order="j.lease_until", now=now, limit=limit)
 
 
-def requeue_worker(worker: Worker, *, now: datetime) -> int:
-    """Take back at once every job of a worker that left."""
-    return _lose("j.status = 'running' AND j.worker_id = %s", [worker.id], order="j.id", now=now, limit=1000)
+def requeue_worker(worker: Worker, *, error: dict[str, Any] = LOST, now: datetime) -> int:
+    """Take back at once every job of a worker that left, or that may keep none."""
+    return _lose("j.status = 'running' AND j.worker_id = %s", [worker.id], order="j.id", now=now, limit=1000, error=error)
+
+
+def take_back(worker: Worker, jobs: Sequence[UUID], *, now: datetime) -> int:
+    """Take back these of the jobs a worker runs."""
+    if not jobs:
+        return 0
+    where = f"j.status = 'running' AND j.worker_id = %s AND j.id IN ({sql.marks(len(jobs))})"
+    return _lose(where, [worker.id, *jobs], order="j.id", now=now, limit=1000)
 
 
 @transaction.atomic
@@ -45,13 +61,14 @@ def expire_deadlines(*, now: datetime, limit: int = 100) -> int:
 
 
 @transaction.atomic
-def _lose(where: str, parameters: list[Any], *, order: str, now: datetime, limit: int) -> int:
+def _lose(where: str, parameters: list[Any], *, order: str, now: datetime, limit: int, error: dict[str, Any] = LOST) -> int:
     lost = holding.some(where, parameters, order=order, limit=limit)
     for held in _by_customer(lost):
         busy_s = held.elapsed_s(now)
-        cost = costs.of_seconds(held.pool_price_per_hour, busy_s)
-        end_attempt(held, state="lost", failure_class="platform", error=LOST, busy_s=busy_s, cost=cost, now=now)
-        after_failure(held, failure_class="platform", error=LOST, busy_s=0.0, cost_microusd=cost, now=now)
+        cost = costs.of_seconds(held.price_per_hour, busy_s)
+        failure_class, said = ("capacity", TAKEN_AWAY) if held.preempt_at is not None else ("platform", error)
+        end_attempt(held, state="lost", failure_class=failure_class, error=said, busy_s=busy_s, cost=cost, now=now)
+        after_failure(held, failure_class=failure_class, error=said, busy_s=0.0, cost_microusd=cost, now=now)
     return len(lost)
 
 

@@ -12,9 +12,8 @@ from django.conf import settings
 from django.db import transaction
 from django.db.models import F
 
-from fleet.models import Job, Worker
-
-_REPORTED = {"starting": Worker.State.STARTING, "idle": Worker.State.IDLE, "busy": Worker.State.BUSY, "draining": Worker.State.DRAINING}
+from fleet import worker_states
+from fleet.models import Job, Worker, WorkerChange
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +36,10 @@ class Verdict:
 
 
 @transaction.atomic
-def heartbeat(worker: Worker, *, state: str, reports: Sequence[Report] = (), usage: dict[str, Any] | None = None, now: datetime) -> list[Verdict]:
-    """Renew the leases the worker still holds. Progress never goes back; a stale attempt is told it lost the job."""
+def heartbeat(
+    worker: Worker, *, state: str, warming: bool = False, reports: Sequence[Report] = (), usage: dict[str, Any] | None = None, now: datetime
+) -> list[Verdict]:
+    """Renew the leases the worker still holds. Progress never goes back; a stale attempt is told it lost the job. `warming`: its warm-up runs."""
     lease_until = now + timedelta(seconds=settings.WORKER["LEASE_S"])
     held = {
         row["id"]: row
@@ -59,7 +60,7 @@ def heartbeat(worker: Worker, *, state: str, reports: Sequence[Report] = (), usa
             lease_until=lease_until, progress=progress, node=report.node[:120], revision=F("revision") + (1 if visible else 0)
         )
         verdicts.append(Verdict(report.job_id, report.attempt, "cancel" if row["cancel_asked_at"] else "ok"))
-    _note(worker, state=_REPORTED.get(state, Worker.State.IDLE), usage=usage, now=now)
+    _note(worker, said=state, warming=warming, usage=usage, now=now)
     return verdicts
 
 
@@ -69,20 +70,30 @@ def note_idle(worker: Worker, *, now: datetime) -> None:
         return
     if worker.state == Worker.State.BUSY and Job.objects.filter(worker=worker, status="running").exists():
         return
-    _note(worker, state=Worker.State.IDLE, usage=None, now=now)
+    _note(worker, said=Worker.State.IDLE, warming=False, usage=None, now=now)
 
 
-def _note(worker: Worker, *, state: str, usage: dict[str, Any] | None, now: datetime) -> None:
-    """Write down that the worker lives. Draining stays draining until it leaves; a retired worker stays retired."""
-    if worker.drain_asked_at is not None:
-        state = Worker.State.DRAINING
+def _note(worker: Worker, *, said: str, warming: bool, usage: dict[str, Any] | None, now: datetime) -> None:
+    """Write down that the worker lives. Draining stays draining until it leaves, faulted faulted; a retired worker stays retired."""
+    state = worker_states.reported(said, warming=warming, now_is=worker.state)
     changed: dict[str, Any] = {"seen_at": now}
     if usage:
         changed["usage"] = usage
     if state != worker.state:
         changed |= {"state": state, "state_since": now, "idle_since": now if state == Worker.State.IDLE else None}
+        if state == Worker.State.DRAINING and worker.drain_asked_at is None:
+            changed["drain_asked_at"] = now
     if state == Worker.State.IDLE and worker.ready_at is None:
         changed["ready_at"] = now
-    # One that was asked to leave since it was read keeps that state; its next word is two seconds away.
-    same = Worker.objects.filter(id=worker.id, drain_asked_at__isnull=worker.drain_asked_at is None)
-    same.exclude(state__in=[Worker.State.STOPPED, Worker.State.LOST]).update(**changed)
+    # One that was asked to leave or taken out since it was read keeps that state; its next word is two seconds away.
+    same = Worker.objects.filter(id=worker.id, drain_asked_at__isnull=worker.drain_asked_at is None, faulted_at__isnull=worker.faulted_at is None)
+    written = same.exclude(state__in=Worker.GONE).update(**changed)
+    if written and state != worker.state and worker.ready_at is not None and (came := _came_back(worker.state, state)):
+        WorkerChange.objects.create(worker=worker, at=now, kind=came)
+
+
+def _came_back(before: str, after: str) -> str:
+    """What is written down when the ComfyUI of a worker that was ready once goes down or comes up again; nothing of other moves."""
+    if after in (WorkerChange.Kind.STARTING, WorkerChange.Kind.LOADING):
+        return after
+    return WorkerChange.Kind.READY if before in Worker.COMING else ""

@@ -13,12 +13,14 @@ from controlplane.kernel import sql
 _COLUMNS = """
 SELECT j.id, j.status, j.attempt, j.max_attempts, j.worker_id, j.customer_id, j.plan_revision_id, j.pool_id,
   j.quote_microusd, j.cost_microusd, j.started_at, j.deadline_at, j.cancel_asked_at, j.webhook_url,
-  w.slug, v.number, r.price_per_job_microusd, r.price_per_gpu_second_microusd, p.price_per_hour_microusd
+  w.slug, v.number, r.price_per_job_microusd, r.price_per_gpu_second_microusd,
+  coalesce(nullif(k.price_per_hour_microusd, 0), p.price_per_hour_microusd), k.preempt_at
 FROM fleet_job j
 JOIN builds_workflow w ON w.id = j.workflow_id
 JOIN builds_version v ON v.id = j.version_id
 JOIN billing_planrevision r ON r.id = j.plan_revision_id
 JOIN fleet_pool p ON p.id = j.pool_id
+LEFT JOIN fleet_worker k ON k.id = j.worker_id
 """
 
 
@@ -44,7 +46,10 @@ class Held:
     version_number: int
     price_per_job: Decimal
     price_per_gpu_second: Decimal
-    pool_price_per_hour: int
+    price_per_hour: int
+    """What its worker costs an hour, as agreed when it was ordered; the pool's price where nothing was agreed."""
+    preempt_at: datetime | None
+    """When the provider takes its worker away."""
 
     def elapsed_s(self, now: datetime) -> float:
         """Seconds since the running attempt was claimed."""
@@ -64,9 +69,8 @@ def some(where: str, parameters: list[Any], *, order: str, limit: int) -> list[H
 
 
 def _held(row: tuple[Any, ...]) -> Held:
-    (id_, status, attempt, attempts, worker, customer, plan, pool, quote, cost, started, deadline, cancel, webhook, slug, number, per_job, per_second, hour) = (
-        row
-    )
+    (id_, status, attempt, attempts, worker, customer, plan, pool, quote, cost, started, deadline, cancel, webhook, *terms) = row
+    slug, number, per_job, per_second, per_hour, preempt = terms
     return Held(
         id=sql.to_uuid(id_),
         status=status,
@@ -86,5 +90,6 @@ def _held(row: tuple[Any, ...]) -> Held:
         version_number=number,
         price_per_job=Decimal(per_job),
         price_per_gpu_second=Decimal(per_second),
-        pool_price_per_hour=hour,
+        price_per_hour=per_hour,
+        preempt_at=sql.to_datetime(preempt),
     )

@@ -61,6 +61,14 @@ WHERE id = %s
 """
 
 
+# As if it had never been claimed: the tag and the time that gave it its place stay.
+_REQUEUE_IN_PLACE = """
+UPDATE fleet_job SET status = 'queued', max_attempts = max_attempts + 1, lease_until = NULL, worker_id = NULL, node = '',
+  progress = 0, cost_microusd = %s, revision = revision + 1
+WHERE id = %s
+"""
+
+
 def finish(held: Held, ending: Ending, *, now: datetime) -> int:
     """Make a held job terminal and return its price in micro-dollars."""
     check(held.status, ending.status)
@@ -96,9 +104,12 @@ def finish(held: Held, ending: Ending, *, now: datetime) -> int:
     return price
 
 
-def requeue(held: Held, *, cost_microusd: int, now: datetime) -> None:
-    """Put a held running job back in front of its class, for another worker."""
+def requeue(held: Held, *, cost_microusd: int, in_place: bool = False, now: datetime) -> None:
+    """Put a held running job back for another worker: in front of its class, or `in_place`, where it stood, with its attempt given back."""
     check(held.status, "queued")
-    sql.send(_REQUEUE, [fairness.FRONT, now, held.cost_microusd + cost_microusd, held.id])
+    if in_place:
+        sql.send(_REQUEUE_IN_PLACE, [held.cost_microusd + cost_microusd, held.id])
+    else:
+        sql.send(_REQUEUE, [fairness.FRONT, now, held.cost_microusd + cost_microusd, held.id])
     wake.pool(held.pool_id)
     held.status = "queued"
