@@ -55,18 +55,21 @@ class Outcome:
         """The sums as plain JSON, without the samples and the single waits."""
         return {
             "jobs": self.jobs,
-            "within_share": round(self.within, 6),
-            "wait_s": {"mean": _round(self.wait_mean_s), "p50": _round(self.wait_p50_s), "p95": _round(self.wait_p95_s), "p99": _round(self.wait_p99_s)},
+            "hours": round(self.hours, 4),
+            "within": round(self.within, 6),
+            "wait_mean_s": _round(self.wait_mean_s),
+            "wait_p50_s": _round(self.wait_p50_s),
+            "wait_p95_s": _round(self.wait_p95_s),
+            "wait_p99_s": _round(self.wait_p99_s),
             "gpu_hours": round(self.gpu_hours, 4),
             "busy_hours": round(self.busy_hours, 4),
             "cost_microusd": self.cost_microusd,
-            "scale_ups": self.ups,
-            "scale_downs": self.downs,
+            "ups": self.ups,
+            "downs": self.downs,
             "launches": self.launches,
             "busy_stops": self.busy_stops,
-            "peak_workers": self.peak,
+            "peak": self.peak,
             "unserved": self.unserved,
-            "hours": round(self.hours, 4),
         }
 
 
