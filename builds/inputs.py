@@ -11,9 +11,9 @@ from typing import Any
 
 from builds.exposed import ExposedInput, load_all
 from builds.schema import schema
-from builds.validation import validate, validator
+from builds.validation import validate, validate_some, validator
 
-__all__ = ["ExposedInput", "exposed_of", "fill_random", "from_text", "load_all", "schema", "validate"]
+__all__ = ["ExposedInput", "exposed_of", "fill_random", "from_text", "load_all", "schema", "validate", "validate_some"]
 
 
 def exposed_of(version: Any) -> list[ExposedInput]:

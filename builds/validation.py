@@ -53,6 +53,24 @@ class Validator:
         """A normalised copy with defaults filled in, in the order of the exposed inputs."""
         if not isinstance(values, Mapping):
             raise Invalid("inputs_not_object", "inputs is not an object.", 'Send {"inputs": {"name": value, …}}.', details={"field": "inputs"})
+        given, faults = self._checked(values)
+        for one in self.required:
+            if one.name not in values:
+                what = f"a {one.kind} file" if one.is_file and one.kind != "file" else "a file" if one.is_file else _NAMES[one.type]
+                faults.append((one.name, Fault("missing_file" if one.is_file else "missing_field", f"{one.name} is missing.", f"Send {one.name}: {what}.")))
+        if faults:
+            raise _refusal(faults)
+        defaults = self.defaults
+        return {name: given[name] if name in given else defaults[name] for name in self.checks if name in given or name in defaults}
+
+    def some(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Only what is given, normalised: nothing counts as missing and no default is filled in."""
+        given, faults = self._checked(values)
+        if faults:
+            raise _refusal(faults)
+        return given
+
+    def _checked(self, values: Mapping[str, Any]) -> tuple[dict[str, Any], list[tuple[str, Fault]]]:
         given: dict[str, Any] = {}
         faults: list[tuple[str, Fault]] = []
         for name, value in values.items():
@@ -66,14 +84,7 @@ class Validator:
                 given[name] = check(value)
             except Fault as fault:
                 faults.append((name, fault))
-        for one in self.required:
-            if one.name not in values:
-                what = f"a {one.kind} file" if one.is_file and one.kind != "file" else "a file" if one.is_file else _NAMES[one.type]
-                faults.append((one.name, Fault("missing_file" if one.is_file else "missing_field", f"{one.name} is missing.", f"Send {one.name}: {what}.")))
-        if faults:
-            raise _refusal(faults)
-        defaults = self.defaults
-        return {name: given[name] if name in given else defaults[name] for name in self.checks if name in given or name in defaults}
+        return given, faults
 
     def _unknown(self, name: Any) -> Fault:
         near = difflib.get_close_matches(str(name)[:100], self.checks, n=1)
@@ -106,6 +117,11 @@ def validator(version: Any) -> Validator:
 def validate(version: Any, inputs: Any) -> dict[str, Any]:
     """`inputs` normalised, defaults filled in; random inputs left out stay out. Raises Invalid naming the field."""
     return validator(version)(inputs)
+
+
+def validate_some(version: Any, values: Mapping[str, Any]) -> dict[str, Any]:
+    """These values as the version takes them, whatever else it asks for. Raises Invalid naming the field."""
+    return validator(version).some(values)
 
 
 def compile_field(one: ExposedInput) -> Check:

@@ -106,7 +106,7 @@ def submit(
     if asked is not chosen:  # never dearer than what was asked for
         quote = min(quote, pricing.quote(terms, expected_s=estimates.of_version(asked.id, now=now).p95_s))
     # A smoke job must run, whatever is remembered.
-    result_key = _result_key(chosen, values) if workflow.result_cache_s and source != Job.SMOKE else ""
+    result_key = result_key_of(chosen, values) if workflow.result_cache_s and source != Job.SMOKE else ""
     job = Job(
         id=uuid7(),
         customer=customer,
@@ -214,7 +214,8 @@ def _pool_id(workflow: Workflow) -> int:
     return int(found[0][0])
 
 
-def _result_key(version: Version, values: dict[str, Any]) -> str:
+def result_key_of(version: Version, values: dict[str, Any]) -> str:
+    """Equal for jobs that come to the same."""
     return hashlib.sha256(version.sha256.encode() + versions.canonical_json(values)).hexdigest()
 
 
@@ -222,7 +223,7 @@ def _remembered(workflow: Workflow, version: Version, values: dict[str, Any], cu
     """Whether the result cache answers this job: then it waits for nobody, and no measure touches it."""
     if not workflow.result_cache_s:
         return False
-    same = Job.objects.filter(result_key=_result_key(version, values), customer_id=customer.id, status="succeeded")
+    same = Job.objects.filter(result_key=result_key_of(version, values), customer_id=customer.id, status="succeeded")
     return same.filter(finished_at__gte=now - timedelta(seconds=workflow.result_cache_s)).exists()
 
 

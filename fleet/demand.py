@@ -15,7 +15,7 @@ from uuid import UUID
 from django.db.models import Count, Max, Min, Sum
 
 from controlplane.kernel.ids import first_uuid7
-from fleet import job_times
+from fleet import job_times, measures
 from fleet.models import CapacityMinute, DemandMinute, Job, Pool
 
 WINDOW = timedelta(minutes=3)
@@ -72,9 +72,11 @@ def rates(pool: Pool, *, now: datetime) -> Rates:
     return Rates(over(1), over(5), over(10), over(60))
 
 
-def waiting(pool: Pool, *, with_smoke: bool) -> tuple[int, dict[UUID, int], datetime | None]:
-    """How many jobs wait, how many of each version, and since when the oldest has."""
+def waiting(pool: Pool, *, with_smoke: bool, now: datetime) -> tuple[int, dict[UUID, int], datetime | None]:
+    """How many jobs wait for a worker, how many of each version, and since when the oldest has. A class that is paused waits for none."""
     jobs = Job.objects.filter(pool=pool, status=Job.Status.QUEUED)
+    if (paused := measures.paused_from(pool.id, now=now)) is not None:
+        jobs = jobs.filter(priority__lt=paused)
     if not with_smoke:
         jobs = jobs.exclude(source=Job.SMOKE)
     rows = list(jobs.order_by().values_list("version_id").annotate(n=Count("id"), oldest=Min("queued_at")))

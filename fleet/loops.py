@@ -7,7 +7,7 @@ from django.db.models import Max
 from django.utils import timezone
 
 from controlplane.kernel.loops import Loop, Tick
-from fleet import demand, queue, rollups, scaling, smoke, tasks, webhooks, workers
+from fleet import demand, emergencies, queue, rollups, scaling, smoke, tasks, webhooks, workers
 from fleet.models import Job, Pool
 from fleet.providers.local import Local
 
@@ -73,6 +73,10 @@ def _smoke(tick: Tick) -> str:
     return smoke.step(fence=tick.fence, now=tick.now, hand_over=tasks.run_smoke_later)
 
 
+def _emergencies(tick: Tick) -> str:
+    return emergencies.settle(fence=tick.fence, now=tick.now)
+
+
 def _logs(tick: Tick) -> str:
     Local().cap_logs()
     return ""
@@ -88,5 +92,6 @@ LOOPS = [
     Loop("demand", 2.0, _demand),
     Loop("webhooks", 0.5, _webhooks, lease_s=45.0),
     Loop("smoke", 2.0, _smoke),
+    Loop("emergencies", 1.0, _emergencies, lease_s=45.0),
     Loop("worker-logs", 30.0, _logs),
 ]

@@ -13,6 +13,7 @@ from typing import Any
 from uuid import UUID
 
 from controlplane.kernel import sql
+from fleet.models import EmergencyAction
 
 TTL_S = 1.0
 
@@ -78,6 +79,23 @@ def shed_of(pool_id: int, *, priority: int, now: datetime) -> Measure | None:
 def fast_of(pool_id: int, *, workflow_id: UUID, now: datetime) -> Measure | None:
     """The newest fast mode of this workflow."""
     return next((m for m in in_force(pool_id, now=now) if m.kind == "fast" and m.workflow_id == workflow_id), None)
+
+
+def of_row(action: EmergencyAction) -> Measure:
+    """A row as a measure."""
+    return Measure(
+        id=action.id,
+        kind=action.kind,
+        pool_id=action.pool_id,
+        workflow_id=action.workflow_id,
+        version_id=action.version_id,
+        overrides=action.overrides,
+        forced=frozenset(action.terms.get("force") or ()),
+        overflow_s=action.overflow_s or 0.0,
+        priority=action.priority or 0,
+        starts_at=action.starts_at,
+        expires_at=action.expires_at,
+    )
 
 
 def forget() -> None:

@@ -39,6 +39,8 @@ class Observed:
     """Share of the last jobs by warm key."""
     by_offer: Mapping[int, int] = field(default_factory=dict)
     """Live workers by offer."""
+    told: int | None = None
+    """Of a provider that is told a count: the count it was told."""
     counts: Mapping[str, int] = field(default_factory=dict)
     """Workers by state."""
     beside: Mapping[str, Any] = field(default_factory=dict)
@@ -57,7 +59,7 @@ def of(pool: Pool, *, provider: Provider, now: datetime) -> Observed:
     idle = [w for w in ready if w.state == Worker.State.IDLE and w.idle_since is not None]
     times = job_times.of_pool(pool, now=now)
     # A smoke job can wait for one of the workers there are; none is bought for it beside them.
-    queue, mix, oldest = demand.waiting(pool, with_smoke=not rows)
+    queue, mix, oldest = demand.waiting(pool, with_smoke=not rows, now=now)
     rates = demand.rates(pool, now=now)
     bounds = floors.of(pool, now=now)
     coming_s = [max(0.0, (now - w.ordered_at).total_seconds()) for w in coming]
@@ -92,6 +94,7 @@ def of(pool: Pool, *, provider: Provider, now: datetime) -> Observed:
         idle=[_idle(w, pool, now=now) for w in idle],
         warm_demand=times.warm,
         by_offer=_by_offer([*ready, *coming]),
+        told=told,
         counts={state: sum(1 for w in rows if w.state == state) for state in {w.state for w in rows}},
         beside={"floor_why": bounds.why} if bounds.why else {},
     )

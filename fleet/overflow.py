@@ -175,12 +175,18 @@ def _ahead(pool_id: int, *, customer_id: UUID, priority: int, now: datetime) -> 
     times = job_times.of_pool(Pool(id=pool_id), now=now)
     counts = {sql.to_uuid(version): float(n) for version, n in rows}
     jobs, work_s = int(sum(counts.values())), times.work_s(counts)
-    ((ready, busy, live),) = sql.rows(_WORKERS, [pool_id])
+    ready, busy, live = workers(pool_id)
     wait_s = wait(work_s, ready=ready, busy=busy, live=live, mean_s=times.all.mean_s, cold_s=times.cold.p50_s)
     pause = measures.pause(pool_id, now=now)
     if pause is not None and pause.priority <= priority:
         wait_s = max(wait_s, (pause.expires_at - now).total_seconds())
     return Ahead(jobs, work_s, live, wait_s)
+
+
+def workers(pool_id: int) -> tuple[int, int, int]:
+    """How many workers are ready, how many of them busy, and how many are ready or coming."""
+    ((ready, busy, live),) = sql.rows(_WORKERS, [pool_id])
+    return int(ready), int(busy), int(live)
 
 
 def wait(work_s: float, *, ready: int, busy: int, live: int, mean_s: float, cold_s: float) -> float:

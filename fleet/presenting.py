@@ -29,10 +29,18 @@ def job(job: Job, *, outputs: Iterable[Output] = (), place: Place | None = None,
         "finished_at": stamp(job.finished_at),
         "price_usd": money.to_usd(price),
         "inputs": job.inputs,
+        "fast": fast(job),
         "outputs": [output(o, base_url=base_url) for o in outputs],
         "error": error(job),
         "metadata": job.metadata,
     }
+
+
+def fast(job: Job) -> dict[str, Any] | None:
+    """Why a job ran the faster way while demand was above capacity, and what it had asked for; None for all others."""
+    if not job.fast:
+        return None
+    return {"reason": job.fast.get("reason", ""), "asked_version": job.fast.get("asked_version"), "asked_inputs": job.fast.get("asked_inputs") or {}}
 
 
 def output(item: Output, *, base_url: str = "") -> dict[str, Any]:

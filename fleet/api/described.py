@@ -82,6 +82,7 @@ _JOB = record(
         "finished_at": nullable(WHEN),
         "price_usd": {**USD, "description": "Final once the job is over; before that, the most it can cost"},
         "inputs": {"type": "object", "description": "As they run: defaults and seed filled in"},
+        "fast": nullable(ref("FastMode")),
         "outputs": {"type": "array", "items": ref("Output")},
         "error": nullable(ref("JobError")),
         "metadata": {"type": "object"},
@@ -207,6 +208,14 @@ SHAPES: dict[str, Any] = {
     "JobPage": listed("Job"),
     "Choice": _CHOICE,
     "GenerateRequest": _GENERATE,
+    "FastMode": record(
+        {
+            "reason": {"type": "string", "description": "Why it ran the faster way: demand was above capacity"},
+            "asked_version": {"type": "integer", "minimum": 1, "description": "The version it would have run"},
+            "asked_inputs": {"type": "object", "description": "Inputs that were set otherwise, as they would have been"},
+        },
+        closed=True,
+    ),
     "GeneratedJob": record({**_JOB["properties"], "choice": nullable(ref("Choice"))}, closed=True),
     "GeneratePlan": record({"dry_run": {"const": True}, "choice": ref("Choice"), "quote_usd": USD, "inputs": {"type": "object"}}, closed=True),
 }

@@ -1,0 +1,288 @@
+"""What people do when capacity runs short: each measure one call, with an end of its own, audited, and undone by `end`.
+
+Clearing a queue is `fleet.clearing`; what new jobs and claims make of the measures in force is `fleet.overflow` and `fleet.measures`.
+Said twice with the same `once`, a measure is taken once. Several may be in force: the strictest counts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from datetime import datetime, timedelta
+from typing import Any
+
+from django.db import IntegrityError, transaction
+from django.db.models import QuerySet
+
+from builds.models import Workflow
+from controlplane.kernel import audit
+from controlplane.kernel.errors import Conflict, Invalid, NotFound
+from controlplane.kernel.ids import parse_uuid
+from fleet import clearing, fast_terms, fast_waiting, measures, overflow, wake
+from fleet.models import EmergencyAction, Job, Pool
+from fleet.pools import MOST_WORKERS
+
+Kind = EmergencyAction.Kind
+LONGEST = timedelta(days=7)
+SHORTEST = timedelta(seconds=30)
+LONGEST_OVERFLOW_S = 86_400.0
+EXPIRED = "expiry"
+CLASSES = {"normal": Job.Priority.NORMAL, "low": Job.Priority.LOW}
+"""Classes that may be paused or shed. High stays, or nothing is left that a person would call urgent."""
+
+
+def raise_capacity(
+    pool: Pool, *, base: int | None = None, maximum: int | None = None, expires_at: datetime, actor: str, reason: str = "", once: str = "", now: datetime
+) -> EmergencyAction:
+    """Keep at least `base` workers and allow `maximum` of them until then. Raises Invalid."""
+    least, most = pool.base if base is None else base, pool.max if maximum is None else maximum
+    if any(type(n) is not int or not 0 <= n <= MOST_WORKERS for n in (least, most)):
+        raise Invalid(
+            "raise_invalid", f"{least} to {most} workers are not possible.", f"Use whole numbers from 0 to {MOST_WORKERS:,}.", details={"field": "max"}
+        )
+    if most < least:
+        raise Invalid("raise_invalid", f"A maximum of {most} is below {least} workers kept.", "Raise the maximum too, or keep fewer.", details={"field": "max"})
+    if least <= pool.base and most <= pool.max:
+        raise Invalid(
+            "raise_changes_nothing",
+            f"{pool.slug} already keeps {pool.base} and may have {pool.max}.",
+            "Name a higher number; to lower its size, edit its policy.",
+            details={"field": "max"},
+        )
+    _check_end(expires_at, now)
+    row = EmergencyAction(kind=Kind.RAISE, pool=pool, base=max(least, pool.base), max=max(most, pool.max), expires_at=expires_at)
+    return _take(row, actor=actor, reason=reason, once=once, now=now)
+
+
+def fast_mode(
+    workflow: Workflow,
+    *,
+    version: int | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    force: Collection[str] = (),
+    overflow_s: float,
+    include_waiting: bool = False,
+    expires_at: datetime,
+    actor: str,
+    reason: str = "",
+    once: str = "",
+    now: datetime,
+) -> EmergencyAction:
+    """Run jobs of `workflow` that would wait longer than `overflow_s` as its cheaper `version`, or with these inputs.
+
+    An input the customer wrote stays, save those named in `force`. Jobs that wait already are changed only with `include_waiting`.
+    Raises Invalid, NotFound or Conflict.
+    """
+    pool, cheaper, values = fast_terms.checked(workflow, version=version, overrides=overrides or {}, force=force)
+    _check_overflow(overflow_s)
+    _check_end(expires_at, now)
+    row = EmergencyAction(
+        kind=Kind.FAST,
+        pool=pool,
+        workflow=workflow,
+        version=cheaper,
+        overrides=values,
+        terms={"force": sorted(force), "waiting": bool(include_waiting)},
+        overflow_s=float(overflow_s),
+        expires_at=expires_at,
+    )
+    return _take(row, actor=actor, reason=reason, once=once, now=now, then=fast_waiting.change if include_waiting else None)
+
+
+def pause_class(pool: Pool, *, priority: str, expires_at: datetime, actor: str, reason: str = "", once: str = "", now: datetime) -> EmergencyAction:
+    """Serve no jobs of this class and those behind it until then. They keep their places; only a deadline of their own ends them. Raises Invalid."""
+    _check_end(expires_at, now)
+    row = EmergencyAction(kind=Kind.PAUSE_CLASS, pool=pool, priority=rank_of(priority), expires_at=expires_at)
+    return _take(row, actor=actor, reason=reason, once=once, now=now)
+
+
+def shed(pool: Pool, *, priority: str, overflow_s: float, expires_at: datetime, actor: str, reason: str = "", once: str = "", now: datetime) -> EmergencyAction:
+    """Answer new jobs of this class and those behind it with 503 and Retry-After while they would wait longer than `overflow_s`. Raises Invalid."""
+    _check_overflow(overflow_s)
+    _check_end(expires_at, now)
+    row = EmergencyAction(kind=Kind.SHED, pool=pool, priority=rank_of(priority), overflow_s=float(overflow_s), expires_at=expires_at)
+    return _take(row, actor=actor, reason=reason, once=once, now=now)
+
+
+def end(action: EmergencyAction, *, actor: str, reason: str = "", now: datetime) -> EmergencyAction:
+    """Undo a measure now. Ending one that is over changes nothing.
+
+    Of fast mode, waiting jobs that it changed get back what they had asked for; of a cleared queue, the jobs are submitted again
+    (`clearing.go_on` does it). Raises Conflict when it can no longer be undone.
+    """
+    with transaction.atomic():
+        held = EmergencyAction.objects.select_for_update().select_related("pool", "workflow", "version").get(id=action.id)
+        if held.ended_at is not None:
+            return held
+        if held.expires_at <= now:
+            if held.kind == Kind.CLEAR:
+                raise Conflict("undo_too_late", "What was cleared can no longer be submitted again.", "Ask the customers to send these jobs again.")
+            return held
+        held.ended_at, held.ended_by = max(now, held.starts_at), actor[:120]
+        after: dict[str, Any] = {"ended": True}
+        if held.kind == Kind.FAST:
+            after["restored"] = fast_waiting.restore(held)
+        if held.kind == Kind.CLEAR:
+            held.terms = {**held.terms, "done": True, "resubmit": "asked"}
+        held.save(update_fields=["ended_at", "ended_by", "terms"])
+        wake.pool(held.pool_id)  # a class that was paused may be served again
+        transaction.on_commit(measures.forget)
+        audit.record(
+            actor=actor,
+            action=f"emergency.end.{held.kind}",
+            object_type="pool",
+            object_id=held.pool.slug,
+            before=_said(held),
+            after=after,
+            reason=reason,
+            now=now,
+        )
+    measures.forget()
+    return held
+
+
+def active(pool: Pool | None = None, *, now: datetime) -> list[EmergencyAction]:
+    """Measures in force, the one that ends first in front. A cleared queue is none."""
+    found = _open(now=now).exclude(kind=Kind.CLEAR)
+    if pool is not None:
+        found = found.filter(pool=pool)
+    return list(found.order_by("expires_at", "id"))
+
+
+def recent(pool: Pool, *, now: datetime, most: int = 20) -> list[EmergencyAction]:
+    """The pool's measures, the newest first, over ones among them."""
+    return list(EmergencyAction.objects.filter(pool=pool).select_related("pool", "workflow", "version").order_by("-starts_at", "-id")[:most])
+
+
+def named(text: object) -> EmergencyAction:
+    """The measure with this id; raises NotFound."""
+    id_ = parse_uuid(text)
+    found = EmergencyAction.objects.select_related("pool", "workflow", "version").filter(id=id_).first() if id_ else None
+    if found is None:
+        raise NotFound("emergency_not_found", "There is no such measure.", "List them: GET /ops/api/emergencies.")
+    return found
+
+
+def why_waiting(job: Job, *, now: datetime) -> dict[str, Any] | None:
+    """Why this job is not served though it is its turn, for its customer: {reason, message, until}. None when no measure holds it."""
+    if job.status != Job.Status.QUEUED:
+        return None
+    pause = measures.pause(job.pool_id, now=now)
+    if pause is None or pause.priority > job.priority:
+        return None
+    label = Job.Priority(job.priority).label
+    return {
+        "reason": "class_paused",
+        "message": f"Jobs of priority {label} are paused until {pause.expires_at:%H:%M} UTC at the latest. This one keeps its place.",
+        "until": pause.expires_at,
+    }
+
+
+def settle(*, fence: Callable[[], None], now: datetime) -> str:
+    """One round of the loop: write down which measures have expired, and go on with queues being cleared or submitted again."""
+    over = list(EmergencyAction.objects.filter(ended_at__isnull=True, expires_at__lte=now).select_related("pool").order_by("expires_at")[:50])
+    for action in over:
+        with transaction.atomic():
+            fence()
+            if EmergencyAction.objects.filter(id=action.id, ended_at__isnull=True).update(ended_at=action.expires_at, ended_by=EXPIRED):
+                wake.pool(action.pool_id)
+                audit.record(
+                    actor="controller", action=f"emergency.expire.{action.kind}", object_type="pool", object_id=action.pool.slug, before=_said(action), now=now
+                )
+    if over:
+        measures.forget()
+    worked = clearing.go_on_all(fence=fence, now=now)
+    return ", ".join(part for part in (f"{len(over)} expired" if over else "", worked) if part) or "none over"
+
+
+def rank_of(priority: str) -> int:
+    """The rank of a class that may be paused or shed; raises Invalid."""
+    if priority == "high":
+        raise Invalid("class_protected", "Jobs of priority high are always served.", "Choose normal or low.", details={"field": "priority"})
+    if priority not in CLASSES:
+        raise Invalid("class_unknown", f"There is no class {str(priority)[:40]!r}.", "Choose normal or low.", details={"field": "priority"})
+    return int(CLASSES[priority])
+
+
+def expiry(*, for_s: float | None = None, until: datetime | None = None, now: datetime) -> datetime:
+    """The end of a measure said as a length or as a moment; raises Invalid when it is not exactly one of them, or not within seven days."""
+    if (for_s is None) == (until is None):
+        raise Invalid("expiry_missing", "A measure needs an end.", "Say how long it lasts, or until when; not both.", details={"field": "for_s"})
+    if until is None:
+        if isinstance(for_s, bool) or not isinstance(for_s, int | float) or not 0 < for_s <= LONGEST.total_seconds():
+            raise _wrong_end()
+        until = now + timedelta(seconds=for_s)
+    _check_end(until, now)
+    return until
+
+
+def _take(
+    row: EmergencyAction, *, actor: str, reason: str, once: str, now: datetime, then: Callable[[EmergencyAction, datetime], int] | None = None
+) -> EmergencyAction:
+    """Write the measure down and audit it, once."""
+    if once and (before := earlier(once)) is not None:
+        return before
+    row.starts_at, row.actor, row.reason, row.once = now, actor[:120], reason.strip()[:300], once[:64]
+    try:
+        with transaction.atomic():
+            row.save(force_insert=True)
+            after = _said(row)
+            if then is not None:
+                row.terms = {**row.terms, "changed": then(row, now)}
+                row.save(update_fields=["terms"])
+                after["waiting_changed"] = row.terms["changed"]
+            transaction.on_commit(measures.forget)
+            audit.record(actor=actor, action=f"emergency.{row.kind}", object_type="pool", object_id=row.pool.slug, after=after, reason=row.reason, now=now)
+    except IntegrityError:
+        before = earlier(once) if once else None
+        if before is None:
+            raise
+        return before
+    measures.forget()
+    overflow.forget()
+    return row
+
+
+def earlier(once: str) -> EmergencyAction | None:
+    """What was done for this token before."""
+    return EmergencyAction.objects.select_related("pool", "workflow", "version").filter(once=once[:64]).first()
+
+
+def _open(*, now: datetime) -> QuerySet[EmergencyAction]:
+    return EmergencyAction.objects.filter(ended_at__isnull=True, starts_at__lte=now, expires_at__gt=now).select_related("pool", "workflow", "version")
+
+
+def _said(action: EmergencyAction) -> dict[str, Any]:
+    """The measure as the audit log keeps it."""
+    said: dict[str, Any] = {"measure": str(action.id), "kind": action.kind, "until": action.expires_at.isoformat()}
+    for name in ("base", "max", "overflow_s", "priority"):
+        if getattr(action, name) is not None:
+            said[name] = getattr(action, name)
+    if action.workflow_id is not None and action.workflow is not None:
+        said["workflow"] = action.workflow.slug
+    if action.version_id is not None and action.version is not None:
+        said["version"] = action.version.number
+    for name in ("overrides", "terms"):
+        if getattr(action, name):
+            said[name] = getattr(action, name)
+    return said
+
+
+def _check_end(expires_at: datetime, now: datetime) -> None:
+    if not now + SHORTEST <= expires_at <= now + LONGEST:
+        raise _wrong_end()
+
+
+def _wrong_end() -> Invalid:
+    return Invalid(
+        "expiry_invalid", "A measure ends in the future, half a minute to seven days from now.", "Choose another end.", details={"field": "expires_at"}
+    )
+
+
+def _check_overflow(overflow_s: object) -> None:
+    if isinstance(overflow_s, bool) or not isinstance(overflow_s, int | float) or not 1 <= overflow_s <= LONGEST_OVERFLOW_S:
+        raise Invalid(
+            "overflow_invalid",
+            "The wait from which jobs count as overflow lies between 1 and 86,400 seconds.",
+            "Ten minutes are 600.",
+            details={"field": "overflow_s"},
+        )
