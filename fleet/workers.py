@@ -14,8 +14,8 @@ from django.conf import settings
 from django.db import transaction
 from django.db.models import Min
 
-from fleet import adoption, providers, queue
-from fleet.models import Attempt, Job, Pool, Worker
+from fleet import adoption, preemption, providers, queue
+from fleet.models import Attempt, Job, Pool, PoolOffer, Worker
 from fleet.providers.base import Instance, Observed, Provider, ProviderError
 
 log = logging.getLogger(__name__)
@@ -38,8 +38,17 @@ def look_after(pool: Pool, *, provider: Provider | None = None, fence: Callable[
         done.append(f"provider unavailable: {error}"[:100])
     if seen is not None:
         done += adoption.settle(pool, by, seen, fence=fence, now=now)
+        if by.counted:
+            done += _tended(pool, by)
     round_ = _Round(pool, by, seen, fence, now)
     return done + [said for worker in rows if (said := round_.check(worker))]
+
+
+def _tended(pool: Pool, provider: Provider) -> list[str]:
+    try:
+        return provider.tend(pool)
+    except ProviderError as error:
+        return [f"not brought up to date: {error}"[:100]]
 
 
 class _Round:
@@ -58,6 +67,8 @@ class _Round:
         instance = self.seen.instances.get(worker.instance) if self.seen is not None else None
         if self.seen is not None and self.provider.knows and (ended := self._gone(worker, instance)):
             return ended
+        if instance is not None and instance.preempt_in_s is not None:
+            preemption.notice(worker, at=now + timedelta(seconds=instance.preempt_in_s), why=instance.why, now=now)
         start = timedelta(seconds=self.pool.start_s or settings.WORKER["START_S"])
         if worker.state in Worker.COMING and now - worker.ordered_at > start:
             why = f"It was not ready {start.total_seconds():g} s after it was ordered." + (f" {instance.why}" if instance and instance.why else "")
@@ -87,6 +98,11 @@ class _Round:
             return self._end(worker, "stopped", reason, why, instance, kill=False)
         if instance.failed and worker.state in Worker.COMING:
             return self._end(worker, "stopped", "start_failed", instance.why or "It cannot start.", instance)
+        if instance.short and worker.state == Worker.State.ORDERED:
+            if worker.offer_id is not None:
+                until = self.now + timedelta(seconds=settings.OFFER_RETRY_S)
+                PoolOffer.objects.filter(id=worker.offer_id).update(unavailable_until=until, unavailable_reason=instance.why[:300])
+            return self._end(worker, "stopped", "no_capacity", instance.why or "No machine of its kind could be had.", instance)
         return ""
 
     def _patience(self, instance: Instance | None) -> timedelta:

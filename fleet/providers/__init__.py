@@ -10,6 +10,7 @@ from fleet.providers.base import Provider
 _PROVIDERS: dict[str, tuple[str, str]] = {
     Pool.Provider.LOCAL: ("fleet.providers.local", "Local"),
     Pool.Provider.DOCKER: ("fleet.providers.docker", "Docker"),
+    Pool.Provider.KUBERNETES: ("fleet.providers.kubernetes", "Kubernetes"),
     Pool.Provider.EXTERNAL: ("fleet.providers.external", "External"),
 }
 _made: dict[str, Provider] = {}

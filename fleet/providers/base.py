@@ -55,6 +55,8 @@ class Instance:
     zone: str = ""
     preempt_in_s: float | None = None
     """Seconds until the provider takes it away, when it gave notice."""
+    short: bool = False
+    """It has waited long for a machine of its kind: another kind may be had."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +89,9 @@ class Provider(Protocol):
 
     def resize(self, pool: Pool, *, wanted: int, victims: Sequence[Worker] = ()) -> None:
         """Counted providers: run `wanted` workers; of those to go, `victims` first. Raises Unavailable or Refused."""
+
+    def tend(self, pool: Pool) -> list[str]:
+        """Counted providers: bring what stands around the workers up to date (image, settings, whom to spare); says what was done."""
 
     def stop(self, ref: Ref, *, force: bool = False) -> None:
         """Ask it to finish and leave, or with `force` end it now. Stopping what is gone does nothing. Raises Unavailable."""
