@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 BUCKETS = ("starting", "loading", "busy", "idle", "draining", "faulted")
 HOUR_MS = 3_600_000
@@ -129,6 +129,11 @@ def to_ms(at: datetime) -> int:
     """Whole milliseconds since 1970, cut off: a moment is the same number in every sum."""
     passed = at - _EPOCH
     return (passed.days * 86_400 + passed.seconds) * 1000 + passed.microseconds // 1000
+
+
+def from_ms(ms: int) -> datetime:
+    """The moment so many milliseconds after 1970."""
+    return _EPOCH + timedelta(milliseconds=ms)
 
 
 def _layers(life: Life, born: int, died: int) -> list[tuple[str, int, int]]:

@@ -7,7 +7,7 @@ from django.db.models import Max
 from django.utils import timezone
 
 from controlplane.kernel.loops import Loop, Tick
-from fleet import demand, emergencies, queue, rollups, scaling, smoke, tasks, webhooks, workers
+from fleet import demand, emergencies, queue, rollups, scaling, smoke, tasks, webhooks, worker_hours, workers
 from fleet.models import Job, Pool
 from fleet.providers.local import Local
 
@@ -65,6 +65,10 @@ def _demand(tick: Tick) -> str:
     return f"{demand.recompute(now=tick.now)} rows"
 
 
+def _worker_hours(tick: Tick) -> str:
+    return f"{worker_hours.recompute(now=tick.now)} rows"
+
+
 def _webhooks(tick: Tick) -> str:
     return webhooks.step(tick)
 
@@ -90,6 +94,7 @@ LOOPS = [
     Loop("fair-clock", 1.0, _fair_clock),
     Loop("rollups", 2.0, _rollups),
     Loop("demand", 2.0, _demand),
+    Loop("worker-hours", 60.0, _worker_hours, lease_s=45.0),
     Loop("webhooks", 0.5, _webhooks, lease_s=45.0),
     Loop("smoke", 2.0, _smoke),
     Loop("emergencies", 1.0, _emergencies, lease_s=45.0),

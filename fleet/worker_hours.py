@@ -1,0 +1,200 @@
+"""Keep the worker-hours: where each worker's time and money went, hour by hour.
+
+Hours of a recent stretch are computed afresh from workers and attempts and written over what stood there, so running it twice,
+late or in two processes gives the same rows. An hour is touched again when a job that began in it ends: only then is it known
+how much of it went into loading models.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from django.db.models import Max, Min, Q, QuerySet, Sum
+
+from fleet import buckets
+from fleet.buckets import BUCKETS, Life, Outage, Split
+from fleet.models import Attempt, Pool, Worker, WorkerChange, WorkerHour
+
+HOUR = timedelta(hours=1)
+SETTLES = timedelta(minutes=3)
+"""How long an hour that is over may still change for what is about to be written."""
+LONGEST_JOB = timedelta(hours=6)
+"""How far before an hour an attempt that reaches into it may have begun."""
+MAX_CATCH_UP = timedelta(hours=48)
+_FIELDS = [f"{bucket}_{unit}" for unit in ("ms", "microusd") for bucket in ("total", *BUCKETS)]
+
+
+def recompute(*, now: datetime, since: datetime | None = None) -> int:
+    """Write the rows of every hour from `since` on (by default: what may have changed since it last ran); returns rows written."""
+    start = floor(since or _begin(now))
+    end = floor(now) + HOUR
+    workers = list(_existed(Worker.objects.all(), start=start, end=end).select_related("pool"))
+    lived = lives(workers, start=start)
+    rows: list[WorkerHour] = []
+    at = start
+    while at < end:
+        rows += [row for worker in workers if (row := _row(worker, lived[worker.id], at, now)) is not None]
+        at += HOUR
+    WorkerHour.objects.bulk_create(rows, batch_size=500, update_conflicts=True, unique_fields=["worker", "hour"], update_fields=["pool", *_FIELDS])
+    return len(rows)
+
+
+def totals(pool: Pool | None, *, start: datetime, end: datetime, now: datetime) -> Split:
+    """Milliseconds and micro-dollars by bucket of [start, end): whole hours from the rows, what is left of it live."""
+    end = min(end, now)
+    settled = floor(now - SETTLES)
+    first, last = floor(start) if start == floor(start) else floor(start) + HOUR, min(floor(end), settled)
+    if first >= last:
+        return live(pool, start=start, end=end, now=now)
+    found = live(pool, start=start, end=first, now=now) + live(pool, start=last, end=end, now=now)
+    rows = WorkerHour.objects.filter(hour__gte=first, hour__lt=last)
+    sums = (rows if pool is None else rows.filter(pool=pool)).aggregate(**{name: Sum(name) for name in _FIELDS})
+    return found + Split({b: sums[f"{b}_ms"] or 0 for b in BUCKETS}, {b: sums[f"{b}_microusd"] or 0 for b in BUCKETS})
+
+
+def live(pool: Pool | None, *, start: datetime, end: datetime, now: datetime) -> Split:
+    """The same from the workers and attempts themselves."""
+    if end <= start:
+        return Split()
+    workers = Worker.objects.all() if pool is None else Worker.objects.filter(pool=pool)
+    found = list(_existed(workers, start=start, end=end).select_related("pool"))
+    lived = lives(found, start=start)
+    return sum((buckets.split(lived[worker.id], start=start, end=end, now=now) for worker in found), Split())
+
+
+def lives(workers: Sequence[Worker], *, start: datetime) -> dict[UUID, Life]:
+    """What is known of these workers' times, as far as it reaches past `start`. `pool` must be at hand."""
+    ids = {worker.id for worker in workers}
+    attempts: dict[UUID, list[buckets.Attempt]] = {id_: [] for id_ in ids}
+    found = Attempt.objects.filter(Q(ended_at__isnull=True) | Q(ended_at__gte=start), id__gte=_first_attempt(start - LONGEST_JOB))
+    pools = {worker.pool_id for worker in workers}
+    if len(ids) <= 20:
+        found = found.filter(worker_id__in=ids)
+    elif len(pools) == 1:
+        found = found.filter(worker__pool__in=pools)
+    for worker_id, claimed, ended, timings in found.order_by().values_list("worker_id", "claimed_at", "ended_at", "timings").iterator(chunk_size=5000):
+        if worker_id in attempts:
+            attempts[worker_id].append(buckets.Attempt(claimed, ended, _load_s(timings)))
+    changes: dict[UUID, list[WorkerChange]] = {}
+    for change in WorkerChange.objects.filter(worker__in=ids).order_by("at", "id") if ids else ():
+        changes.setdefault(change.worker_id, []).append(change)
+    return {worker.id: life(worker, attempts[worker.id], changes.get(worker.id, ())) for worker in workers}
+
+
+def life(worker: Worker, attempts: Sequence[buckets.Attempt], changes: Iterable[WorkerChange]) -> Life:
+    """One worker's times. Its price is what was agreed when it was ordered; where nothing was, its pool's."""
+    return Life(
+        ordered_at=worker.ordered_at,
+        registered_at=worker.registered_at,
+        ready_at=worker.ready_at,
+        drain_asked_at=worker.drain_asked_at,
+        stopped_at=worker.stopped_at,
+        attempts=attempts,
+        outages=outages(worker, attempts, changes),
+        price_per_hour_microusd=worker.price_per_hour_microusd or worker.pool.price_per_hour_microusd,
+    )
+
+
+def outages(worker: Worker, attempts: Sequence[buckets.Attempt], changes: Iterable[WorkerChange]) -> list[Outage]:
+    """When a worker that had been ready came up again or was taken out. A job it was handed ends one too."""
+    found: list[Outage] = []
+    open_: tuple[str, datetime] | None = None
+
+    def close(at: datetime | None) -> None:
+        if open_ is not None:
+            bucket, since = open_
+            took = min((a.claimed_at for a in attempts if a.claimed_at >= since), default=None) if bucket != "faulted" else None
+            found.append(Outage(bucket, since, min((t for t in (at, took) if t is not None), default=None)))
+
+    for change in changes:
+        if change.kind in ("starting", "loading", "faulted"):
+            if open_ is not None and open_[0] == "faulted":
+                continue
+            close(change.at)
+            open_ = (change.kind, change.at)
+        elif change.kind == "cleared" or (change.kind == "ready" and open_ is not None and open_[0] != "faulted"):
+            close(change.at)
+            open_ = None
+    close(None)
+    if worker.faulted_at is not None and not any(o.bucket == "faulted" and o.until is None for o in found):
+        found.append(Outage("faulted", worker.faulted_at, None))
+    return found
+
+
+def floor(at: datetime) -> datetime:
+    return at.replace(minute=0, second=0, microsecond=0)
+
+
+def _row(worker: Worker, lived: Life, hour: datetime, now: datetime) -> WorkerHour | None:
+    found = buckets.split(lived, start=hour, end=hour + HOUR, now=now)
+    if not found.total_ms:
+        return None
+    values: dict[str, Any] = {"total_ms": found.total_ms, "total_microusd": found.total_microusd}
+    values |= {f"{bucket}_ms": found.ms[bucket] for bucket in BUCKETS} | {f"{bucket}_microusd": found.microusd[bucket] for bucket in BUCKETS}
+    return WorkerHour(pool_id=worker.pool_id, worker_id=worker.id, hour=hour, **values)
+
+
+def _existed(workers: QuerySet[Worker], *, start: datetime, end: datetime) -> QuerySet[Worker]:
+    there = workers.filter(Q(stopped_at__isnull=True) | Q(stopped_at__gt=start), ordered_at__lt=end).exclude(stop_reason__in=buckets.NEVER_RAN)
+    return there.only(
+        "id",
+        "pool__price_per_hour_microusd",
+        "price_per_hour_microusd",
+        "ordered_at",
+        "registered_at",
+        "ready_at",
+        "drain_asked_at",
+        "faulted_at",
+        "stopped_at",
+    )
+
+
+def _begin(now: datetime) -> datetime:
+    """Where an ordinary run starts: the hour that has not settled, the beginning of what ended lately, or the last hour written."""
+    last = WorkerHour.objects.aggregate(at=Max("hour"))["at"]
+    if last is None:
+        first = Worker.objects.aggregate(at=Min("ordered_at"))["at"]
+        return max(first, now - MAX_CATCH_UP) if first else now
+    lately = Attempt.objects.filter(ended_at__gte=now - SETTLES, id__gte=_first_attempt(now - LONGEST_JOB))
+    claimed = lately.aggregate(at=Min("claimed_at"))["at"]
+    return max(min(last, now - SETTLES, claimed or now), now - MAX_CATCH_UP)
+
+
+def _load_s(timings: Any) -> float:
+    if not isinstance(timings, dict):
+        return 0.0
+    found = [timings.get(name) for name in ("models_s", "load_s")]
+    return min(1e8, sum(max(0.0, float(value)) for value in found if isinstance(value, int | float) and value == value))
+
+
+_marks: dict[datetime, int] = {}
+
+
+def _first_attempt(at: datetime) -> int:
+    """An id below those of attempts claimed after `at`: ids grow with time, so a few reads by key find it, and an hour's is kept."""
+    mark = floor(at)
+    if mark in _marks:
+        return _marks[mark]
+    bounds = Attempt.objects.aggregate(low=Min("id"), high=Max("id"))
+    low, high = bounds["low"] or 0, (bounds["high"] or 0) + 1
+    while high - low > 1000:
+        row = Attempt.objects.filter(id__gte=(low + high) // 2).order_by("id").values_list("id", "claimed_at").first()
+        if row is None or row[1] >= mark:
+            high = (low + high) // 2
+        else:
+            low = row[0]
+    if len(_marks) > 500:
+        _marks.clear()
+    # Claims of several processes may be written down a little out of order.
+    found = max(0, low - 1000)
+    if low > 0 and found > 0:
+        _marks[mark] = found
+    return found
+
+
+def forget() -> None:
+    """Drop what is remembered of ids (tests)."""
+    _marks.clear()
