@@ -7,14 +7,59 @@ from django.http import HttpRequest
 from unfold.admin import ModelAdmin, TabularInline
 
 from controlplane.kernel.admin import ReadOnly
-from fleet.models import Attempt, CustomerFile, FairShare, Job, MinuteRollup, Output, Pool, ScalingDecision, SmokeRun, Worker
+from fleet.models import (
+    Attempt,
+    CustomerFile,
+    EmergencyAction,
+    FairShare,
+    Forecast,
+    Job,
+    MinuteRollup,
+    Output,
+    PlannedDemand,
+    PolicyRevision,
+    Pool,
+    PoolOffer,
+    Quote,
+    SavingsDay,
+    ScalingDecision,
+    SmokeRun,
+    Worker,
+    WorkerHour,
+)
+from fleet.pools import TERMS
+
+
+class OfferRows(TabularInline):
+    model = PoolOffer
+    extra = 0
+    fields = (
+        "rank",
+        "gpu",
+        "market",
+        "price_per_hour_microusd",
+        "most",
+        "placement",
+        "interruptions",
+        "worker_hours",
+        "unavailable_until",
+        "unavailable_reason",
+    )
+    readonly_fields = ("interruptions", "worker_hours", "unavailable_until", "unavailable_reason")
 
 
 @admin.register(Pool)
 class PoolAdmin(ModelAdmin):
-    list_display = ("slug", "name", "provider", "gpu", "base", "max", "price_per_hour_microusd", "halted_at")
+    """Sizing is changed on the pool's page, where every change is a revision with a replay; here it is for reading."""
+
+    list_display = ("slug", "name", "provider", "gpu", "policy", "base", "max", "price_per_hour_microusd", "halted_at")
     search_fields = ("slug", "name")
-    readonly_fields = ("virtual_time", "token_epoch", "halted_at", "halted_reason", "created_at")
+    fields = ("name", "slug", "provider", "gpu", "vram_bytes", *TERMS, "token_epoch", "halted_at", "halted_reason", "created_at")
+    readonly_fields = ("slug", "provider", *TERMS, "token_epoch", "halted_at", "halted_reason", "created_at")
+    inlines = (OfferRows,)
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return False
 
     def has_delete_permission(self, request: HttpRequest, obj: object | None = None) -> bool:
         return False
@@ -109,3 +154,48 @@ class SmokeRunAdmin(ReadOnly):
     list_display = ("version", "trigger", "state", "requested_by", "requested_at", "finished_at")
     list_filter = ("state", "trigger")
     list_select_related = ("version__workflow",)
+
+
+@admin.register(PolicyRevision)
+class PolicyRevisionAdmin(ReadOnly):
+    list_display = ("pool", "number", "author", "reason", "created_at")
+    list_select_related = ("pool",)
+
+
+@admin.register(PlannedDemand)
+class PlannedDemandAdmin(ReadOnly):
+    list_display = ("pool", "kind", "name", "starts_at", "ends_at", "jobs", "factor", "workers", "created_by", "canceled_at")
+    list_select_related = ("pool",)
+
+
+@admin.register(Forecast)
+class ForecastAdmin(ReadOnly):
+    list_display = ("pool", "workflow", "made_at", "method", "usable", "why")
+    list_select_related = ("pool", "workflow")
+    show_full_result_count = False
+
+
+@admin.register(WorkerHour)
+class WorkerHourAdmin(ReadOnly):
+    list_display = ("pool", "worker", "hour", "total_ms", "busy_ms", "idle_ms", "total_microusd")
+    list_select_related = ("pool", "worker")
+    show_full_result_count = False
+
+
+@admin.register(SavingsDay)
+class SavingsDayAdmin(ReadOnly):
+    list_display = ("pool", "day", "jobs", "actual_microusd", "replayed_microusd", "seed_microusd", "static_microusd")
+    list_select_related = ("pool",)
+
+
+@admin.register(EmergencyAction)
+class EmergencyActionAdmin(ReadOnly):
+    list_display = ("pool", "kind", "workflow", "actor", "starts_at", "expires_at", "ended_at")
+    list_select_related = ("pool", "workflow")
+
+
+@admin.register(Quote)
+class QuoteAdmin(ReadOnly):
+    list_display = ("id", "customer", "workflow", "jobs", "price_microusd", "finish_p50_at", "created_at", "expires_at")
+    list_select_related = ("customer", "workflow")
+    show_full_result_count = False

@@ -25,12 +25,16 @@ from fleet.sizing.bounding import Decision
 
 log = logging.getLogger(__name__)
 
+STABLE_S = 60.0
+
 
 def step(pool: Pool, *, provider: Provider | None = None, fence: Callable[[], None], epoch: int, now: datetime) -> Decision:
     """One decision for `pool`, recorded and carried out. `fence` is called in the recording transaction."""
     by = provider or providers.of(pool)
     found = observing.of(pool, provider=by, now=now)
     memory = dict(pool.memory)
+    if _taken_over(memory, epoch=epoch, now=now):
+        found = replace(found, limits=replace(found.limits, fresh_start=True))
     decision = _ask(pool, found, memory)
     shadows = _shadows(pool, found, memory)
     with transaction.atomic():
@@ -49,6 +53,15 @@ def step(pool: Pool, *, provider: Provider | None = None, fence: Callable[[], No
     if outcome:
         ScalingDecision.objects.filter(id=row).update(outcome=outcome[:300])
     return decision
+
+
+def _taken_over(memory: dict[str, object], *, epoch: int, now: datetime) -> bool:
+    """Whether another scaler led until a moment ago: what it watched is not known to this one, so nothing shrinks for a stable while."""
+    led = memory.get("led")
+    if not isinstance(led, dict) or led.get("epoch") != epoch:
+        memory["led"] = {"epoch": epoch, "since": now.timestamp() if isinstance(led, dict) else 0.0}
+        return isinstance(led, dict)
+    return 0 <= now.timestamp() - float(led.get("since") or 0.0) < STABLE_S
 
 
 def _ask(pool: Pool, found: Observed, memory: dict[str, object]) -> Decision:
@@ -91,8 +104,10 @@ def _carry_out(pool: Pool, by: Provider, found: Observed, decision: Decision, *,
     said: list[str] = []
     try:
         if by.counted and decision.applied:
-            by.resize(pool, wanted=max(0, found.seen.live + max(decision.applied, -len(leaving))), victims=leaving)
-            said.append(f"Told the provider to run {found.seen.live + decision.applied:,}.")
+            # From the count it was told, not from those that can take jobs: cordoned and faulted ones are counted there too.
+            wanted = max(0, (found.seen.live if found.told is None else found.told) + max(decision.applied, -len(leaving)))
+            by.resize(pool, wanted=wanted, victims=leaving)
+            said.append(f"Told the provider to run {wanted:,}.")
         elif leaving:
             for worker in leaving:
                 by.stop(worker.provider_ref)

@@ -20,7 +20,7 @@ from django_q.tasks import async_task
 from controlplane.kernel import blobs
 from controlplane.kernel.models import OutboxEntry
 from fleet import smoke_images
-from fleet.models import ScalingDecision, SmokeRun, Worker
+from fleet.models import CapacityMinute, DemandMinute, Quote, ScalingDecision, SmokeRun, Worker
 from fleet.reconcile import drift
 
 log = logging.getLogger(__name__)
@@ -28,6 +28,8 @@ log = logging.getLogger(__name__)
 KEEP = timedelta(days=30)
 KEEP_SUCCESSES = timedelta(days=7)
 KEEP_SMOKE = timedelta(days=90)
+KEEP_CAPACITY = timedelta(days=60)
+KEEP_DEMAND = timedelta(days=400)  # a year and a month: the seasons of a forecast
 SCHEDULES: dict[str, dict[str, Any]] = {
     "reconcile": {"func": "fleet.tasks.reconcile", "schedule_type": Schedule.HOURLY},
     "prune": {"func": "fleet.tasks.prune", "schedule_type": Schedule.DAILY},
@@ -61,6 +63,9 @@ def sweep(*, now: datetime) -> dict[str, int]:
         "outbox": OutboxEntry.objects.filter(state=OutboxEntry.State.DONE, ended_at__lt=old).delete()[0],
         "workers": Worker.objects.filter(state__in=["stopped", "lost"], stopped_at__lt=old, attempts__isnull=True, jobs__isnull=True).delete()[0],
         "holds": ScalingDecision.objects.filter(action="hold", last_seen_at__lt=old).delete()[0],
+        "capacity_minutes": CapacityMinute.objects.filter(minute__lt=now - KEEP_CAPACITY).delete()[0],
+        "demand_minutes": DemandMinute.objects.filter(minute__lt=now - KEEP_DEMAND).delete()[0],
+        "quotes": Quote.objects.filter(expires_at__lt=old, planned__isnull=True).delete()[0],
         "smoke_runs": _old_smoke_runs(now - KEEP_SMOKE).delete()[0],
         "task_results": Success.objects.filter(stopped__lt=now - KEEP_SUCCESSES).delete()[0] + Failure.objects.filter(stopped__lt=old).delete()[0],
         "incoming_files": blobs.sweep(now=now),

@@ -375,3 +375,16 @@ def test_the_idle_worker_whose_models_nobody_asks_for_leaves_first(now: datetime
     Worker.objects.filter(id=warm.id).update(idle_since=at - timedelta(seconds=500), warm=["flux"])
     step(pool, provider, now)
     assert {name for name, _ in provider.stopped} <= {"cold0", "cold1"} and len(provider.stopped) == 1, cold
+
+
+def test_who_takes_over_watches_a_while_before_anything_shrinks(now: datetime) -> None:
+    pool, provider = make_pool(now), FakeProvider()
+    for n in range(3):
+        factories.make_worker(pool, now=now - timedelta(seconds=290), provider_ref={"name": f"p{n}"})
+    step(pool, provider, now)
+
+    def other(second: int) -> Any:
+        return scaling.step(Pool.objects.get(id=pool.id), provider=provider, fence=nothing, epoch=2, now=now + timedelta(seconds=second))
+
+    assert (other(11).bound, other(70).bound, provider.stopped) == ("just started", "just started", [])
+    assert other(71).applied == -1
