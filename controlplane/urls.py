@@ -17,6 +17,7 @@ urlpatterns = [
     path("admin/", admin.site.urls),
     path("ops/api/", include("controlplane.console.scripting")),
     path("ops/api/", include("controlplane.console.smoke_api")),
+    path("ops/api/", include("controlplane.console.emergency_api")),
     path("ops/api/", include("controlplane.console.versions_api")),
     path("ops/api/", include("controlplane.console.dependencies_api")),
     path("ops/api/", include("controlplane.console.lock_api")),

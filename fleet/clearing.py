@@ -58,23 +58,12 @@ def clear_queue(
     """End the pool's waiting jobs that match, as canceled by us. What one call does not finish, the loop does. Raises Invalid."""
     if once and (before := EmergencyAction.objects.select_related("pool", "workflow").filter(once=once[:64]).first()) is not None:
         return before
-    terms = _terms(customer=customer, older_than_s=older_than_s)
-    row = EmergencyAction(
-        kind=EmergencyAction.Kind.CLEAR,
-        pool=pool,
-        workflow=workflow,
-        priority=_rank(priority),
-        terms=terms,
-        starts_at=now,
-        expires_at=now + UNDO,
-        actor=actor[:120],
-        reason=reason.strip()[:300],
-        once=once[:64],
-    )
+    row = planned(pool, workflow=workflow, customer=customer, priority=priority, older_than_s=older_than_s, now=now)
+    row.actor, row.reason, row.once = actor[:120], reason.strip()[:300], once[:64]
     try:
         with transaction.atomic():
             row.save(force_insert=True)
-            after = {"measure": str(row.id), "matching": waiting(row).count(), "priority": priority, **terms}
+            after = {"measure": str(row.id), "matching": waiting(row).count(), "priority": priority, **row.terms}
             after |= {"workflow": workflow.slug} if workflow is not None else {}
             audit.record(actor=actor, action="emergency.clear", object_type="pool", object_id=pool.slug, after=after, reason=row.reason, now=now)
     except IntegrityError:
@@ -87,7 +76,7 @@ def clear_queue(
     return row
 
 
-def count(
+def planned(
     pool: Pool,
     *,
     workflow: Workflow | None = None,
@@ -95,24 +84,24 @@ def count(
     priority: str | None = None,
     older_than_s: float | None = None,
     now: datetime,
-) -> Counted:
-    """How many jobs of how many customers `clear_queue` would end, and what becomes of their reservations. Changes nothing."""
-    row = EmergencyAction(
-        kind=EmergencyAction.Kind.CLEAR,
-        pool=pool,
-        workflow=workflow,
-        priority=_rank(priority),
-        terms=_terms(customer=customer, older_than_s=older_than_s),
-        starts_at=now,
+) -> EmergencyAction:
+    """The measure, not saved: its `waiting` jobs are what would be cleared. Raises Invalid."""
+    terms = _terms(customer=customer, older_than_s=older_than_s)
+    return EmergencyAction(
+        kind=EmergencyAction.Kind.CLEAR, pool=pool, workflow=workflow, priority=_rank(priority), terms=terms, starts_at=now, expires_at=now + UNDO
     )
-    found = waiting(row).aggregate(
+
+
+def count(action: EmergencyAction) -> Counted:
+    """How many jobs of how many customers it would end, and what becomes of their reservations. Changes nothing."""
+    found = waiting(action).aggregate(
         jobs=Count("id"),
         customers=Count("customer", distinct=True),
         reserved=Sum("quote_microusd"),
         webhooks=Count("id", filter=~Q(webhook_url="")),
         oldest=Min("queued_at"),
     )
-    oldest_s = max(0.0, (now - found["oldest"]).total_seconds()) if found["oldest"] else 0.0
+    oldest_s = max(0.0, (action.starts_at - found["oldest"]).total_seconds()) if found["oldest"] else 0.0
     return Counted(found["jobs"], found["customers"], found["reserved"] or 0, found["webhooks"], oldest_s)
 
 

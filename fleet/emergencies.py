@@ -7,7 +7,7 @@ Said twice with the same `once`, a measure is taken once. Several may be in forc
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 from django.db import IntegrityError, transaction
@@ -15,41 +15,20 @@ from django.db.models import QuerySet
 
 from builds.models import Workflow
 from controlplane.kernel import audit
-from controlplane.kernel.errors import Conflict, Invalid, NotFound
+from controlplane.kernel.errors import Conflict, NotFound
 from controlplane.kernel.ids import parse_uuid
-from fleet import clearing, fast_terms, fast_waiting, measures, overflow, wake
+from fleet import clearing, emergency_rows, fast_waiting, measures, overflow, wake
 from fleet.models import EmergencyAction, Job, Pool
-from fleet.pools import MOST_WORKERS
 
 Kind = EmergencyAction.Kind
-LONGEST = timedelta(days=7)
-SHORTEST = timedelta(seconds=30)
-LONGEST_OVERFLOW_S = 86_400.0
 EXPIRED = "expiry"
-CLASSES = {"normal": Job.Priority.NORMAL, "low": Job.Priority.LOW}
-"""Classes that may be paused or shed. High stays, or nothing is left that a person would call urgent."""
 
 
 def raise_capacity(
     pool: Pool, *, base: int | None = None, maximum: int | None = None, expires_at: datetime, actor: str, reason: str = "", once: str = "", now: datetime
 ) -> EmergencyAction:
     """Keep at least `base` workers and allow `maximum` of them until then. Raises Invalid."""
-    least, most = pool.base if base is None else base, pool.max if maximum is None else maximum
-    if any(type(n) is not int or not 0 <= n <= MOST_WORKERS for n in (least, most)):
-        raise Invalid(
-            "raise_invalid", f"{least} to {most} workers are not possible.", f"Use whole numbers from 0 to {MOST_WORKERS:,}.", details={"field": "max"}
-        )
-    if most < least:
-        raise Invalid("raise_invalid", f"A maximum of {most} is below {least} workers kept.", "Raise the maximum too, or keep fewer.", details={"field": "max"})
-    if least <= pool.base and most <= pool.max:
-        raise Invalid(
-            "raise_changes_nothing",
-            f"{pool.slug} already keeps {pool.base} and may have {pool.max}.",
-            "Name a higher number; to lower its size, edit its policy.",
-            details={"field": "max"},
-        )
-    _check_end(expires_at, now)
-    row = EmergencyAction(kind=Kind.RAISE, pool=pool, base=max(least, pool.base), max=max(most, pool.max), expires_at=expires_at)
+    row = emergency_rows.raised(pool, base=base, maximum=maximum, expires_at=expires_at, now=now)
     return _take(row, actor=actor, reason=reason, once=once, now=now)
 
 
@@ -72,34 +51,28 @@ def fast_mode(
     An input the customer wrote stays, save those named in `force`. Jobs that wait already are changed only with `include_waiting`.
     Raises Invalid, NotFound or Conflict.
     """
-    pool, cheaper, values = fast_terms.checked(workflow, version=version, overrides=overrides or {}, force=force)
-    _check_overflow(overflow_s)
-    _check_end(expires_at, now)
-    row = EmergencyAction(
-        kind=Kind.FAST,
-        pool=pool,
-        workflow=workflow,
-        version=cheaper,
-        overrides=values,
-        terms={"force": sorted(force), "waiting": bool(include_waiting)},
-        overflow_s=float(overflow_s),
+    row = emergency_rows.fast(
+        workflow,
+        version=version,
+        overrides=overrides,
+        force=force,
+        overflow_s=overflow_s,
+        include_waiting=include_waiting,
         expires_at=expires_at,
+        now=now,
     )
     return _take(row, actor=actor, reason=reason, once=once, now=now, then=fast_waiting.change if include_waiting else None)
 
 
 def pause_class(pool: Pool, *, priority: str, expires_at: datetime, actor: str, reason: str = "", once: str = "", now: datetime) -> EmergencyAction:
     """Serve no jobs of this class and those behind it until then. They keep their places; only a deadline of their own ends them. Raises Invalid."""
-    _check_end(expires_at, now)
-    row = EmergencyAction(kind=Kind.PAUSE_CLASS, pool=pool, priority=rank_of(priority), expires_at=expires_at)
+    row = emergency_rows.paused(pool, priority=priority, expires_at=expires_at, now=now)
     return _take(row, actor=actor, reason=reason, once=once, now=now)
 
 
 def shed(pool: Pool, *, priority: str, overflow_s: float, expires_at: datetime, actor: str, reason: str = "", once: str = "", now: datetime) -> EmergencyAction:
     """Answer new jobs of this class and those behind it with 503 and Retry-After while they would wait longer than `overflow_s`. Raises Invalid."""
-    _check_overflow(overflow_s)
-    _check_end(expires_at, now)
-    row = EmergencyAction(kind=Kind.SHED, pool=pool, priority=rank_of(priority), overflow_s=float(overflow_s), expires_at=expires_at)
+    row = emergency_rows.shedding(pool, priority=priority, overflow_s=overflow_s, expires_at=expires_at, now=now)
     return _take(row, actor=actor, reason=reason, once=once, now=now)
 
 
@@ -110,7 +83,7 @@ def end(action: EmergencyAction, *, actor: str, reason: str = "", now: datetime)
     (`clearing.go_on` does it). Raises Conflict when it can no longer be undone.
     """
     with transaction.atomic():
-        held = EmergencyAction.objects.select_for_update().select_related("pool", "workflow", "version").get(id=action.id)
+        held = EmergencyAction.objects.select_for_update(of=("self",)).select_related("pool", "workflow", "version").get(id=action.id)
         if held.ended_at is not None:
             return held
         if held.expires_at <= now:
@@ -194,27 +167,6 @@ def settle(*, fence: Callable[[], None], now: datetime) -> str:
     return ", ".join(part for part in (f"{len(over)} expired" if over else "", worked) if part) or "none over"
 
 
-def rank_of(priority: str) -> int:
-    """The rank of a class that may be paused or shed; raises Invalid."""
-    if priority == "high":
-        raise Invalid("class_protected", "Jobs of priority high are always served.", "Choose normal or low.", details={"field": "priority"})
-    if priority not in CLASSES:
-        raise Invalid("class_unknown", f"There is no class {str(priority)[:40]!r}.", "Choose normal or low.", details={"field": "priority"})
-    return int(CLASSES[priority])
-
-
-def expiry(*, for_s: float | None = None, until: datetime | None = None, now: datetime) -> datetime:
-    """The end of a measure said as a length or as a moment; raises Invalid when it is not exactly one of them, or not within seven days."""
-    if (for_s is None) == (until is None):
-        raise Invalid("expiry_missing", "A measure needs an end.", "Say how long it lasts, or until when; not both.", details={"field": "for_s"})
-    if until is None:
-        if isinstance(for_s, bool) or not isinstance(for_s, int | float) or not 0 < for_s <= LONGEST.total_seconds():
-            raise _wrong_end()
-        until = now + timedelta(seconds=for_s)
-    _check_end(until, now)
-    return until
-
-
 def _take(
     row: EmergencyAction, *, actor: str, reason: str, once: str, now: datetime, then: Callable[[EmergencyAction, datetime], int] | None = None
 ) -> EmergencyAction:
@@ -265,24 +217,3 @@ def _said(action: EmergencyAction) -> dict[str, Any]:
         if getattr(action, name):
             said[name] = getattr(action, name)
     return said
-
-
-def _check_end(expires_at: datetime, now: datetime) -> None:
-    if not now + SHORTEST <= expires_at <= now + LONGEST:
-        raise _wrong_end()
-
-
-def _wrong_end() -> Invalid:
-    return Invalid(
-        "expiry_invalid", "A measure ends in the future, half a minute to seven days from now.", "Choose another end.", details={"field": "expires_at"}
-    )
-
-
-def _check_overflow(overflow_s: object) -> None:
-    if isinstance(overflow_s, bool) or not isinstance(overflow_s, int | float) or not 1 <= overflow_s <= LONGEST_OVERFLOW_S:
-        raise Invalid(
-            "overflow_invalid",
-            "The wait from which jobs count as overflow lies between 1 and 86,400 seconds.",
-            "Ten minutes are 600.",
-            details={"field": "overflow_s"},
-        )

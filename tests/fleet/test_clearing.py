@@ -31,7 +31,7 @@ def clear(world: World, **fields: Any) -> EmergencyAction:
 def test_the_dry_run_says_what_clearing_then_does(world: World) -> None:
     world.fill(4, webhook_url="https://example.com/hook")
     world.fill(3, customer=world.other, priority="low")
-    said = clearing.count(world.pool, now=world.now)
+    said = clearing.count(clearing.planned(world.pool, now=world.now))
     assert (said.jobs, said.customers, said.webhooks) == (7, 2, 4)
     assert said.reserved_microusd == sum(Job.objects.filter(status="queued").values_list("quote_microusd", flat=True)) > 0
     assert not EmergencyAction.objects.exists()
@@ -165,7 +165,7 @@ def test_claims_and_cancels_that_meet_a_clearing_lose_nothing_and_end_nothing_tw
 )
 def test_a_filter_that_is_none_is_refused(world: World, fields: dict[str, Any], code: str) -> None:
     world.fill(1)
-    for ask in (lambda: clear(world, **fields), lambda: clearing.count(world.pool, **fields, now=world.now)):
+    for ask in (lambda: clear(world, **fields), lambda: clearing.planned(world.pool, **fields, now=world.now)):
         with pytest.raises(Invalid) as refusal:
             ask()
         assert refusal.value.code == code

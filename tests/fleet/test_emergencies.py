@@ -11,7 +11,7 @@ from django.test.utils import CaptureQueriesContext
 
 from controlplane.kernel.errors import Conflict, Invalid, Unavailable, WorkflowError
 from controlplane.kernel.models import AuditEntry
-from fleet import admission, emergencies, floors, measures, observing, presenting, queue
+from fleet import admission, emergencies, emergency_rows, floors, measures, observing, presenting, queue
 from fleet.models import EmergencyAction, Job
 from tests import factories
 from tests.fleet.emergency_world import World, forget
@@ -76,10 +76,10 @@ def test_a_measure_ends_within_a_week_and_in_the_future(world: World, after: tim
 
 
 def test_an_end_is_said_once_as_a_length_or_as_a_moment(now: datetime) -> None:
-    assert emergencies.expiry(for_s=3600, now=now) == emergencies.expiry(until=now + HOUR, now=now) == now + HOUR
+    assert emergency_rows.expiry(for_s=3600, now=now) == emergency_rows.expiry(until=now + HOUR, now=now) == now + HOUR
     for wrong in ({}, {"for_s": 60, "until": now + HOUR}, {"for_s": float("nan")}, {"for_s": True}, {"for_s": -5}, {"for_s": 1e9}, {"until": now}):
         with pytest.raises(Invalid):
-            emergencies.expiry(**wrong, now=now)
+            emergency_rows.expiry(**wrong, now=now)
 
 
 def test_a_measure_said_twice_with_one_token_is_taken_once(world: World) -> None:
