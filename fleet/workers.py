@@ -14,7 +14,7 @@ from django.conf import settings
 from django.db import transaction
 from django.db.models import Min
 
-from fleet import adoption, preemption, providers, queue
+from fleet import adoption, membership, preemption, providers, queue, replacing, watching
 from fleet.models import Attempt, Job, Pool, PoolOffer, Worker
 from fleet.providers.base import Instance, Observed, Provider, ProviderError
 
@@ -27,7 +27,7 @@ NEVER_LAUNCHED = timedelta(seconds=10)
 def look_after(pool: Pool, *, provider: Provider | None = None, fence: Callable[[], None], now: datetime) -> list[str]:
     """One round over the pool's workers; says what was done."""
     by = provider or providers.of(pool)
-    done: list[str] = []
+    done = replacing.step(pool, provider=by, fence=fence, now=now)
     # Read before the provider is asked: one that is launched meanwhile would seem gone.
     rows = list(Worker.objects.filter(pool=pool, state__in=Worker.LIVE).order_by("id"))
     seen: Observed | None
@@ -41,7 +41,7 @@ def look_after(pool: Pool, *, provider: Provider | None = None, fence: Callable[
         if by.counted:
             done += _tended(pool, by)
     round_ = _Round(pool, by, seen, fence, now)
-    return done + [said for worker in rows if (said := round_.check(worker))]
+    return done + [said for worker in rows if (said := round_.check(worker))] + preemption.look_after(pool, provider=by, fence=fence, now=now)
 
 
 def _tended(pool: Pool, provider: Provider) -> list[str]:
@@ -56,6 +56,7 @@ class _Round:
 
     def __init__(self, pool: Pool, provider: Provider, seen: Observed | None, fence: Callable[[], None], now: datetime) -> None:
         self.pool, self.provider, self.seen, self.fence, self.now = pool, provider, seen, fence, now
+        self.watched = watching.since(f"workers of {pool.id}", now=now)
         usual = timedelta(seconds=2 * settings.WORKER["LEASE_S"])
         self.heard = Worker.objects.filter(seen_at__gt=now - usual).exists()
         self.usual = usual
@@ -70,16 +71,21 @@ class _Round:
         if instance is not None and instance.preempt_in_s is not None:
             preemption.notice(worker, at=now + timedelta(seconds=instance.preempt_in_s), why=instance.why, now=now)
         start = timedelta(seconds=self.pool.start_s or settings.WORKER["START_S"])
-        if worker.state in Worker.COMING and now - worker.ordered_at > start:
-            why = f"It was not ready {start.total_seconds():g} s after it was ordered." + (f" {instance.why}" if instance and instance.why else "")
+        began = worker.ordered_at if worker.ready_at is None else worker.state_since  # it was ready before: its ComfyUI comes up again
+        if worker.state in Worker.COMING and self._passed(began) > start:
+            after = "after it was ordered" if worker.ready_at is None else "after its ComfyUI went down"
+            why = f"It was not ready {start.total_seconds():g} s {after}." + (f" {instance.why}" if instance and instance.why else "")
             return self._end(worker, "stopped", "start_timeout", why, instance)
         silent = self._patience(instance)
-        if worker.registered_at is not None and now - (worker.seen_at or worker.registered_at) > silent:
+        if worker.registered_at is not None and self._passed(worker.seen_at or worker.registered_at) > silent:
             return self._end(worker, "lost", "lost", f"Nothing was heard of it for {silent.total_seconds():g} s.", instance)
         if worker.state == Worker.State.DRAINING and worker.drain_asked_at is not None and now - worker.drain_asked_at > DRAIN_GRACE:
             if not Job.objects.filter(worker=worker, status="running").exists():
                 return self._end(worker, "stopped", "drained", "It had nothing to do and did not leave by itself.", instance)
         return ""
+
+    def _passed(self, at: datetime) -> timedelta:
+        return watching.passed(at, watched=self.watched, now=self.now)
 
     def _gone(self, worker: Worker, instance: Instance | None) -> str:
         """What to do when the provider shows that it ended, never began, or cannot begin."""
@@ -91,7 +97,9 @@ class _Round:
                 return self._end(worker, "stopped", "never_started", "The controller ended before it was launched.", None, kill=False)
             if not worker.provider_ref and not self.provider.counted:
                 return ""  # it registered by itself, before its process was noted
-            return self._end(worker, "stopped", "drained" if asked else "vanished", "" if asked else "Its process ended without a word.", None, kill=False)
+            # A pod that fails stays and says so; one that is gone before it was ready was taken away by its cluster.
+            reason = "drained" if asked else "taken_away" if self.provider.counted and worker.state in Worker.COMING else "vanished"
+            return self._end(worker, "stopped", reason, "" if asked else "Its process ended without a word.", None, kill=False)
         if instance.phase == "ended":
             reason = "drained" if asked and not instance.failed else "vanished"
             why = "" if reason == "drained" else instance.why or "Its process ended without a word."
@@ -132,6 +140,9 @@ class _Round:
             )
             if not changed:
                 return ""
+            if reason == "vanished" and worker.market == Worker.Market.SPOT and worker.ready_at is not None and worker.preempt_at is None:
+                preemption.interrupted(worker)  # taken away without a word
+            membership.add_hours(worker, now=self.now)
             taken = queue.requeue_worker(worker, now=self.now)
         if kill and ref:
             try:

@@ -152,8 +152,8 @@ class Real(Cluster):
                 if d["status"].get("observedGeneration", 0) < d["metadata"]["generation"]:
                     return False
                 failing = any(c["type"] == "ReplicaFailure" for c in d["status"].get("conditions", ()))
-                offer, living = d["metadata"]["labels"]["comfyplane.io/offer"], self.active()
-                active = [p for p in self.pods() if p["metadata"]["labels"].get("comfyplane.io/offer") == offer and p["metadata"]["name"] in living]
+                wanted, living = d["spec"]["selector"]["matchLabels"], self.active()
+                active = [p for p in self.pods() if wanted.items() <= p["metadata"]["labels"].items() and p["metadata"]["name"] in living]
                 if not failing and len(active) != d["spec"]["replicas"]:
                     return False
             said = all(p["spec"].get("nodeName") or p["status"].get("conditions") for p in self.pods())
@@ -174,6 +174,8 @@ class Real(Cluster):
         raise AssertionError("the cluster did not get there")
 
     def close(self) -> None:
+        for pod in self.nodes.pods():
+            self.nodes.delete(pod["metadata"]["name"])
         self.nodes.admin.call("DELETE", f"/api/v1/namespaces/{self.namespace}", missing=True)
         for name in self.nodes.names:
             self.nodes.admin.call("DELETE", f"/api/v1/nodes/{name}", missing=True)

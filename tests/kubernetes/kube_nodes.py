@@ -12,6 +12,9 @@ from urllib.parse import urlsplit
 from kube_server import Json, stamp
 
 
+MERGE = "application/merge-patch+json"
+
+
 class Admin:
     """JSON over HTTP with everything allowed."""
 
@@ -52,19 +55,18 @@ class Nodes:
         self.how: dict[str, str] = {}
         """What goes wrong, by pod or by part of the image's name: image, crash, oom, restarted, left, evicted."""
 
-    def add(self, name: str, *, gpus: int = 8, labels: dict[str, str] | None = None, taints: list[Json] | None = None) -> None:
+    def add(self, name: str, *, gpus: int = 8, labels: dict[str, str] | None = None, taints: list[Json] | None = None) -> str:
+        """A node that is ready; its full name."""
+        name = f"{name}-{self.namespace}"
         room = {"cpu": "64", "memory": "512Gi", "pods": "110", "ephemeral-storage": "4000Gi", "nvidia.com/gpu": str(gpus)}
-        if self.admin.call("GET", f"/api/v1/nodes/{name}", missing=True) is None:
-            body = {"apiVersion": "v1", "kind": "Node", "metadata": {"name": name, "labels": labels or {}}, "spec": {"taints": taints or []}}
-            self.admin.call("POST", "/api/v1/nodes", body)
+        body = {"apiVersion": "v1", "kind": "Node", "metadata": {"name": name, "labels": labels or {}}, "spec": {}}
+        self.admin.call("POST", "/api/v1/nodes", body)
         self.names.add(name)
-        node = self.admin.call("GET", f"/api/v1/nodes/{name}")
-        if taints is not None or any(t["key"].startswith("node.kubernetes.io/") for t in node["spec"].get("taints", ())):
-            node["spec"]["taints"] = taints or []
-            node = self.admin.call("PUT", f"/api/v1/nodes/{name}", node)
         condition = {"type": "Ready", "status": "True", "reason": "KubeletReady", "message": "", "lastHeartbeatTime": stamp(), "lastTransitionTime": stamp()}
-        node["status"] = {"capacity": room, "allocatable": room, "conditions": [condition]}
-        self.admin.call("PUT", f"/api/v1/nodes/{name}/status", node)
+        self.admin.call("PATCH", f"/api/v1/nodes/{name}/status", {"status": {"capacity": room, "allocatable": room, "conditions": [condition]}}, kind=MERGE)
+        # A real server taints new nodes as not ready until their kubelet has spoken.
+        self.admin.call("PATCH", f"/api/v1/nodes/{name}", {"spec": {"taints": taints or None}}, kind=MERGE)
+        return name
 
     def step(self) -> None:
         """One look of every kubelet that still answers."""
@@ -87,8 +89,8 @@ class Nodes:
 
     def say(self, pod: Json, status: Json) -> None:
         """Set a pod's status."""
-        pod = pod | {"apiVersion": "v1", "kind": "Pod", "status": status}
-        self.admin.call("PUT", f"/api/v1/namespaces/{self.namespace}/pods/{pod['metadata']['name']}/status", pod, missing=True)
+        path = f"/api/v1/namespaces/{self.namespace}/pods/{pod['metadata']['name']}/status"
+        self.admin.call("PATCH", path, {"status": status}, kind=MERGE, missing=True)
 
     def _say(self, pod: Json) -> None:
         name, image = pod["metadata"]["name"], pod["spec"]["containers"][0]["image"]

@@ -34,7 +34,7 @@ def shrink(land: Land, deployment: Json, pods: Sequence[Json], *, count: int, vi
     rest = [name for name in left if name in going]
     for index, name in enumerate(rest):
         others = [n for n in left if n not in rest[: index + 1]]
-        if _endangered(others, active, worth, knows_cost=land.knows_cost):
+        if _endangered(others[: index + 1], active, worth, knows_cost=land.knows_cost):
             return len(rest) - index
         land.delete_pod(name, active[name]["metadata"].get("uid", ""))
         land.scale(land.deployment(deployment["metadata"]["name"]), lambda now: now - 1)
@@ -44,13 +44,15 @@ def shrink(land: Land, deployment: Json, pods: Sequence[Json], *, count: int, vi
 def follow(land: Land, deployment: Json, left: Sequence[Json], *, worth: Standing) -> bool:
     """A pod was deleted, `left` are the others: lower the count after it, unless a busy one could be taken for it. False when the count stays."""
     ranked = ranking.order(left, knows_cost=land.knows_cost)
-    if _endangered(ranked, {p["metadata"]["name"]: p for p in left}, worth, knows_cost=land.knows_cost):
+    if _endangered(ranked[:1], {p["metadata"]["name"]: p for p in left}, worth, knows_cost=land.knows_cost):
         return False
     land.scale(deployment, lambda now: now - 1)
     return True
 
 
-def _endangered(ranked: Sequence[str], pods: Mapping[str, Json], worth: Standing, *, knows_cost: bool) -> bool:
-    """Whether a ReplicaSet that has not heard of a deletion yet would take a busy pod for it."""
-    front = ranked[0] if ranked else ""
-    return front in worth.busy and not (knows_cost and ranking.ready(pods[front]))
+def _endangered(first: Sequence[str], pods: Mapping[str, Json], worth: Standing, *, knows_cost: bool) -> bool:
+    """Whether one of these is busy and could be taken: a ReplicaSet may hear of the lower count before it hears of the deletion.
+
+    Where the cost counts, those that are ready come after every victim.
+    """
+    return any(name in worth.busy and not (knows_cost and ranking.ready(pods[name])) for name in first)
