@@ -47,7 +47,7 @@ def test_a_submitted_job_is_queued_with_its_defaults_and_place(api):
     assert job["metadata"] == {"order": 7}
     assert list(job) == [
         *("id", "workflow", "version", "status", "progress", "position", "eta_s", "created_at", "started_at", "finished_at", "price_usd"),
-        *("inputs", "outputs", "error", "metadata"),
+        *("inputs", "fast", "outputs", "error", "metadata"),
     ]
     assert response["Location"] == f"http://testserver/v1/jobs/{job['id']}"
     assert "requests" in response["RateLimit"]
