@@ -166,6 +166,7 @@ WORKER = {
     "POLL_WAIT_S": env.float("WORKER_POLL_WAIT_S", 20.0),
     "SILENCE_EXIT_S": env.float("WORKER_SILENCE_EXIT_S", 60.0),
     "START_S": env.float("WORKER_START_S", 120.0),
+    "FAULT_KEEP_S": env.float("WORKER_FAULT_KEEP_S", 1800.0),  # a worker taken out as faulty is kept so long to be looked at
     # What a new worker runs before its first claim: so many smoke jobs of its pool, which took so long together when they were measured.
     "WARMUP_PROMPTS": env.int("WORKER_WARMUP_PROMPTS", 3),
     "WARMUP_S": env.float("WORKER_WARMUP_S", 60.0),

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
+from django.conf import settings
 from django.db import transaction
 from django.db.models import Max
 from django.utils import timezone
 
 from controlplane.kernel.loops import Loop, Tick
-from fleet import demand, emergencies, queue, rollups, scaling, smoke, tasks, webhooks, worker_hours, workers
+from fleet import demand, emergencies, queue, rollups, scaling, smoke, tasks, watching, webhooks, worker_hours, workers
 from fleet.models import Job, Pool
 from fleet.providers.local import Local
 
@@ -30,6 +33,9 @@ def _workers(tick: Tick) -> str:
 
 
 def _leases(tick: Tick) -> str:
+    watched = watching.since("leases", now=tick.now)
+    if watched is not None and tick.now - watched < timedelta(seconds=settings.WORKER["LEASE_S"]):
+        return "watching again: workers are heard first"
     if not Job.objects.filter(status="running", lease_until__lt=tick.now).exists():
         return "none expired"
     with transaction.atomic():

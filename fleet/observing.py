@@ -28,6 +28,12 @@ RISE = 16
 """Most new workers of one step: so many are launched within a lead."""
 
 
+_READ = (
+    *("id", "state", "idle_since", "ordered_at", "cordoned_at", "preempt_at", "replaces_id"),
+    *("warm", "market", "price_per_hour_microusd", "image", "offer_id"),
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Observed:
     """A pool at one moment: what the policy is shown, the limits beside it, and who is idle."""
@@ -49,13 +55,12 @@ class Observed:
 
 def of(pool: Pool, *, provider: Provider, now: datetime) -> Observed:
     """Look at `pool`."""
-    rows = list(
-        Worker.objects.filter(pool=pool, state__in=Worker.LIVE)
-        .order_by("id")
-        .only("id", "state", "idle_since", "ordered_at", "cordoned_at", "warm", "market", "price_per_hour_microusd", "image", "offer_id", "preempt_at")
-    )
-    ready = [w for w in rows if w.state in Worker.READY and w.cordoned_at is None and w.preempt_at is None]
-    coming = [w for w in rows if w.state in Worker.COMING]
+    rows = list(Worker.objects.filter(pool=pool, state__in=Worker.LIVE).order_by("id").only(*_READ))
+    able = [w for w in rows if w.cordoned_at is None and w.preempt_at is None]
+    standing = {w.id for w in able if w.state in Worker.READY}
+    # A worker that is being replaced and the one ordered in its place count as one.
+    ready = [w for w in able if w.state in Worker.READY and w.replaces_id not in standing]
+    coming = [w for w in able if w.state in Worker.COMING and w.replaces_id not in standing]
     idle = [w for w in ready if w.state == Worker.State.IDLE and w.idle_since is not None]
     times = job_times.of_pool(pool, now=now)
     # A smoke job can wait for one of the workers there are; none is bought for it beside them.
@@ -65,7 +70,7 @@ def of(pool: Pool, *, provider: Provider, now: datetime) -> Observed:
     coming_s = [max(0.0, (now - w.ordered_at).total_seconds()) for w in coming]
     unreachable, told = _counted(pool, provider)
     if told is not None:  # asked for, but not seen yet
-        coming_s += [0.0] * max(0, told - len(ready) - len(coming))
+        coming_s += [0.0] * max(0, told - sum(1 for w in rows if w.state != Worker.State.DRAINING))
     seen = Seen(
         now_s=now.timestamp(),
         queue=queue,

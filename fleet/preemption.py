@@ -6,13 +6,15 @@ The scaler no longer counts such a worker, so another is ordered at its next ste
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from datetime import datetime, timedelta
 
 from django.db import transaction
 from django.db.models import F
 
-from fleet import estimates, membership, queue
+from fleet import estimates, leaving, queue
 from fleet.models import Job, Pool, PoolOffer, Worker, WorkerChange
+from fleet.providers.base import Provider
 
 log = logging.getLogger(__name__)
 
@@ -47,15 +49,15 @@ def interrupted(worker: Worker) -> None:
         PoolOffer.objects.filter(id=worker.offer_id).update(interruptions=F("interruptions") + 1)
 
 
-def look_after(pool: Pool, *, now: datetime) -> list[str]:
+def look_after(pool: Pool, *, provider: Provider, fence: Callable[[], None], now: datetime) -> list[str]:
     """Take back what workers with notice will not finish in time, and let those with nothing left to do go; says what was done."""
     said: list[str] = []
     for worker in Worker.objects.filter(pool=pool, preempt_at__isnull=False, drain_asked_at__isnull=True, state__in=Worker.LIVE):
         if taken := take_back(worker, now=now):
             said.append(f"{worker.name}: {taken} taken back before it is taken away")
         if not Job.objects.filter(worker=worker, status=Job.Status.RUNNING).exists():
-            membership.drain(worker, actor=PROVIDER, reason="The provider takes it away, and it has nothing left to do.", now=now)
-            said.append(f"{worker.name} leaves before it is taken away")
+            reason = "Its provider takes it away, and it has nothing left to do."
+            said.append(leaving.let_go(worker, pool, provider, actor=PROVIDER, reason=reason, fence=fence, now=now))
     return said
 
 

@@ -16,8 +16,10 @@ def now() -> datetime:
 @pytest.fixture(autouse=True)
 def _nothing_remembered() -> None:
     """What a process keeps of measured times belongs to one test: databases of tests use the same ids again."""
-    from fleet import job_times, measures, overflow
+    from fleet import job_times, measures, overflow, watching, worker_hours
 
     job_times.forget()
     measures.forget()
     overflow.forget()
+    watching.forget()
+    worker_hours.forget()

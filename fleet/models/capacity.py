@@ -156,7 +156,10 @@ class Worker(models.Model):
             models.CheckConstraint(condition=Q(state__in=["stopped", "lost"]) | Q(stopped_at__isnull=True), name="worker_stopped_has_time"),
             models.CheckConstraint(condition=Q(price_per_hour_microusd__gte=0), name="worker_price_not_negative"),
         ]
-        indexes = [models.Index(fields=["pool", "state"], name="worker_by_pool_and_state")]
+        indexes = [
+            models.Index(fields=["pool", "state"], name="worker_by_pool_and_state"),
+            models.Index(fields=["replaces"], condition=Q(replaces__isnull=False), name="worker_by_replaced"),
+        ]
 
     def __str__(self) -> str:
         return self.name
