@@ -11,7 +11,6 @@ from urllib.parse import urlsplit
 
 from kube_server import Json, stamp
 
-
 MERGE = "application/merge-patch+json"
 
 
