@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from django.db.models import Count, Min, OuterRef, Q, QuerySet, Subquery
+from django.db.models import Case, Count, F, Min, OuterRef, Q, QuerySet, Subquery, Sum, Value, When
+from django.db.models.functions import Coalesce
 
 from builds.models import Workflow
-from fleet import costs
-from fleet.models import Attempt, Job, Pool, ScalingDecision, Worker
+from fleet.models import Job, PolicyRevision, Pool, SavingsDay, ScalingDecision, Worker
 
 WAIT_TARGET_S = 60.0
+"""The target of waits that are not one pool's: a pool has its own."""
+REVERSED = timedelta(minutes=10)
 _HEAVY = ("fingerprint", "warm", "provider_ref", "token_digest")
 
 
@@ -26,6 +29,8 @@ class PoolNow:
     workers: dict[str, int] = field(default_factory=dict)
     queue: int = 0
     oldest_s: float | None = None
+    cost_per_hour_microusd: int = 0
+    paused: bool = False
 
     def _n(self, *states: str) -> int:
         return sum(self.workers.get(s, 0) for s in states)
@@ -40,11 +45,16 @@ class PoolNow:
 
     @property
     def starting(self) -> int:
-        return self._n("ordered", "starting")
+        """Not ready yet: ordered, starting, or loading its models."""
+        return self._n("ordered", "starting", "loading")
 
     @property
     def draining(self) -> int:
         return self._n("draining")
+
+    @property
+    def faulted(self) -> int:
+        return self._n("faulted")
 
     @property
     def ready(self) -> int:
@@ -52,67 +62,106 @@ class PoolNow:
 
     @property
     def live(self) -> int:
-        return self.ready + self.starting + self.draining
-
-    @property
-    def cost_per_hour_microusd(self) -> int:
-        return self.live * self.pool.price_per_hour_microusd
+        return self.ready + self.starting + self.draining + self.faulted
 
     @property
     def waits_long(self) -> bool:
-        return self.oldest_s is not None and self.oldest_s > WAIT_TARGET_S
+        return self.oldest_s is not None and self.oldest_s > self.pool.target_s
 
     @property
     def state(self) -> str:
-        """halted, empty, short, pool_starting, zero or healthy: the worst that is true."""
+        """halted, empty, short, pool_paused, pool_starting, zero or healthy: the worst that is true."""
         if self.pool.halted_at is not None:
             return "halted"
-        if self.live == 0:
-            if self.queue or self.pool.base:
-                return "empty"
-            return "zero"
-        if self.waits_long:
+        if self.live == 0 and self.queue:
+            return "empty"
+        if self.live and self.waits_long:
             return "short"
-        if self.ready == 0:
-            return "pool_starting"
-        return "healthy"
+        if self.paused:
+            return "pool_paused"
+        if self.live == 0:
+            return "empty" if self.pool.base else "zero"
+        return "pool_starting" if self.ready == 0 else "healthy"
+
+
+def _with_queue(now: datetime) -> QuerySet[Pool]:
+    waiting = Job.objects.filter(pool=OuterRef("pk"), status=Job.Status.QUEUED).exclude(source=Job.SMOKE).order_by().values("pool")
+    return Pool.objects.annotate(
+        waiting=Subquery(waiting.annotate(n=Count("id")).values("n")), oldest=Subquery(waiting.annotate(at=Min("queued_at")).values("at"))
+    )
+
+
+def _now(pool: Any, now: datetime) -> PoolNow:
+    oldest_s = max(0.0, (now - pool.oldest).total_seconds()) if pool.oldest else None
+    return PoolNow(pool, queue=pool.waiting or 0, oldest_s=oldest_s, paused=pool.paused_until is not None and pool.paused_until > now)
 
 
 def pools_now(*, now: datetime) -> list[PoolNow]:
-    """Every pool with its workers by state and its queue: two queries."""
-    waiting = Job.objects.filter(pool=OuterRef("pk"), status=Job.Status.QUEUED).exclude(source=Job.SMOKE).order_by().values("pool")
-    pools = Pool.objects.annotate(
-        waiting=Subquery(waiting.annotate(n=Count("id")).values("n")), oldest=Subquery(waiting.annotate(at=Min("queued_at")).values("at"))
-    )
-    found = {p.id: PoolNow(p, queue=p.waiting or 0, oldest_s=max(0.0, (now - p.oldest).total_seconds()) if p.oldest else None) for p in pools}
+    """Every pool with its workers by state, their cost and its queue: two queries."""
+    found = {pool.id: _now(pool, now) for pool in _with_queue(now)}
     workers = Worker.objects.filter(state__in=Worker.LIVE, pool_id__in=found).order_by()
-    for pool_id, state, n in workers.values_list("pool_id", "state").annotate(n=Count("id")):
+    # A worker nobody agreed a price for costs what its pool says.
+    price = Case(When(price_per_hour_microusd=0, then=F("pool__price_per_hour_microusd")), default=F("price_per_hour_microusd"))
+    for pool_id, state, n, cost in workers.values_list("pool_id", "state").annotate(n=Count("id"), cost=Sum(price)):
         found[pool_id].workers[state] = n
+        found[pool_id].cost_per_hour_microusd += cost or 0
     return list(found.values())
 
 
-def live_workers(pool: Pool, *, states: Sequence[str] = Worker.LIVE, most: int = 200) -> list[Worker]:
-    """Workers of a pool, busiest states first, then newest."""
-    order = {"busy": 0, "idle": 1, "draining": 2, "starting": 3, "ordered": 4}
-    rows = Worker.objects.filter(pool=pool, state__in=states).defer(*_HEAVY).order_by("-ordered_at")[:most]
-    return sorted(rows, key=lambda w: order.get(w.state, 5))
+def one(slug: str, *, now: datetime) -> PoolNow | None:
+    """One pool without its workers, in one query, with what its page says beside it.
+
+    On `pool`: `revision_number` and `revision_at`; `saved_day`, `saved_seed` and `saved_replayed` of the last day compared; `serves` and
+    `serves_first`; `halted_pools` of the whole fleet.
+    """
+    latest = PolicyRevision.objects.filter(pool=OuterRef("pk")).order_by("-number")
+    compared = SavingsDay.objects.filter(pool=OuterRef("pk")).order_by("-day")
+    halted = Pool.objects.filter(halted_at__isnull=False).order_by().annotate(all=Value(1)).values("all").annotate(n=Count("id")).values("n")
+    served = Workflow.objects.filter(pool_slug=OuterRef("slug"), archived_at__isnull=True)
+    pool = (
+        _with_queue(now)
+        .filter(slug=slug)
+        .annotate(
+            revision_number=Subquery(latest.values("number")[:1]),
+            revision_at=Subquery(latest.values("created_at")[:1]),
+            saved_day=Subquery(compared.values("day")[:1]),
+            saved_seed=Subquery(compared.values("seed_microusd")[:1]),
+            saved_replayed=Subquery(compared.values("replayed_microusd")[:1]),
+            serves_first=Subquery(served.order_by("slug").values("slug")[:1]),
+            serves=Coalesce(Subquery(served.order_by().annotate(all=Value(1)).values("all").annotate(n=Count("id")).values("n")[:1]), 0),
+            halted_pools=Coalesce(Subquery(halted[:1]), 0),
+        )
+        .first()
+    )
+    return None if pool is None else _now(pool, now)
+
+
+def fill(here: PoolNow, live: Sequence[Worker]) -> None:
+    """Count these live workers of the pool into it."""
+    for worker in live:
+        here.workers[worker.state] = here.workers.get(worker.state, 0) + 1
+        here.cost_per_hour_microusd += price(worker, here.pool)
+
+
+def price(worker: Worker, pool: Pool) -> int:
+    """Micro-dollars an hour; a worker nobody agreed a price for costs what its pool says."""
+    return worker.price_per_hour_microusd or pool.price_per_hour_microusd
+
+
+def workers(pool: Pool, *, now: datetime, most: int = 600) -> list[Worker]:
+    """The live workers of a pool, what they run beside them not read, then those of the last seven days that are gone, newest end first."""
+    order = {"busy": 0, "idle": 1, "draining": 2, "loading": 3, "starting": 4, "ordered": 5, "faulted": 6}
+    rows = Worker.objects.filter(Q(stopped_at__isnull=True) | Q(stopped_at__gte=now - timedelta(days=7)), pool=pool).defer(*_HEAVY)
+    found = list(rows.order_by(F("stopped_at").desc(nulls_first=True), "-ordered_at")[:most])
+    return sorted(found, key=lambda w: order.get(w.state, 9))
 
 
 def running_by_worker(workers: Sequence[Worker]) -> dict[UUID, dict[str, Any]]:
     """What each worker runs now."""
     rows = Job.objects.filter(status=Job.Status.RUNNING, worker_id__in=[w.id for w in workers]).values(
-        "worker_id", "id", "workflow__slug", "version__number", "progress"
+        "worker_id", "id", "workflow__slug", "version__number", "progress", "started_at"
     )
     return {row["worker_id"]: dict(row) for row in rows}
-
-
-def spans(pool: Pool, *, start: datetime, end: datetime, most: int = 2000) -> list[Worker]:
-    """Workers of a pool that existed in the range, newest first, without what they run."""
-    return list(
-        Worker.objects.filter(Q(stopped_at__isnull=True) | Q(stopped_at__gte=start), pool=pool, ordered_at__lt=end)
-        .defer(*_HEAVY, "usage")
-        .order_by("-ordered_at")[:most]
-    )
 
 
 def gone(workers: Sequence[Worker], *, most: int = 8) -> list[Worker]:
@@ -124,67 +173,6 @@ def cold_start_p95(workers: Sequence[Worker], *, since: datetime) -> tuple[float
     """Seconds from order to ready at the 95th percentile, and how many starts that rests on."""
     took = sorted((w.ready_at - w.ordered_at).total_seconds() for w in workers if w.ready_at is not None and w.ready_at >= since)
     return (took[min(len(took) - 1, int(len(took) * 0.95))] if took else None), len(took)
-
-
-def ready_line(workers: Sequence[Worker], times: Sequence[int]) -> list[int]:
-    """How many workers were ready at each time."""
-    found = []
-    for t in times:
-        found.append(
-            sum(1 for w in workers if w.ready_at is not None and w.ready_at.timestamp() <= t + 1 and (w.stopped_at is None or w.stopped_at.timestamp() > t))
-        )
-    return found
-
-
-@dataclass(frozen=True, slots=True)
-class Hour:
-    """Where the workers' time of a stretch went, in seconds; the parts add up to `total`."""
-
-    running: float
-    loading: float
-    idle: float
-    starting: float
-    draining: float
-    price_per_hour_microusd: int
-
-    @property
-    def total(self) -> float:
-        return self.running + self.loading + self.idle + self.starting + self.draining
-
-    @property
-    def waste_microusd(self) -> int:
-        return costs.of_seconds(self.price_per_hour_microusd, self.idle + self.starting)
-
-    @property
-    def total_microusd(self) -> int:
-        return costs.of_seconds(self.price_per_hour_microusd, self.total)
-
-
-def hour(pool: Pool, workers: Sequence[Worker], *, start: datetime, now: datetime) -> Hour:
-    """Seconds by use since `start`: from the workers' own times and the attempts that touched the stretch."""
-
-    def within(a: datetime | None, b: datetime | None) -> float:
-        if a is None:
-            return 0.0
-        return max(0.0, (min(b or now, now) - max(a, start)).total_seconds())
-
-    starting = sum(within(w.ordered_at, w.ready_at or w.stopped_at) for w in workers)
-    draining = sum(within(w.drain_asked_at, w.stopped_at) for w in workers if w.drain_asked_at and w.ready_at)
-    ready = sum(within(w.ready_at, w.drain_asked_at or w.stopped_at) for w in workers)
-    attempts = Attempt.objects.filter(
-        Q(ended_at__isnull=True) | Q(ended_at__gte=start), worker__pool=pool, claimed_at__gte=start - timedelta(hours=6)
-    ).order_by("-id")
-    running = loading = 0.0
-    for claimed, ended, timings in attempts.values_list("claimed_at", "ended_at", "timings")[:5000]:
-        took = within(claimed, ended)
-        load = min(took, sum(float((timings or {}).get(name) or 0.0) for name in ("models_s", "load_s")))
-        running, loading = running + took - load, loading + load
-    used = running + loading
-    if used > ready + draining and used > 0:  # clocks and hand-overs overlap a little; the whole stays the workers' time
-        running, loading = running * (ready + draining) / used, loading * (ready + draining) / used
-        used = ready + draining
-    over = max(0.0, used - ready)
-    return Hour(running, loading, max(0.0, ready - used), starting, max(0.0, draining - over), pool.price_per_hour_microusd)
 
 
 def decisions(*, pool: Pool | None = None, kind: str = "", start: datetime | None = None, end: datetime | None = None) -> QuerySet[ScalingDecision]:
@@ -210,22 +198,18 @@ def before(found: QuerySet[ScalingDecision], at: datetime, id_: int) -> QuerySet
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """How often a pool changed size in a range, and the money saved against always running at the maximum."""
+    """How often a pool changed size in a range, was held back, or took a change back within ten minutes."""
 
+    made: int
     up: int
     down: int
     held: int
-    saved_microusd: int
+    reversed: int
 
 
-def changes(pool: Pool, found: Sequence[ScalingDecision], ready: Sequence[int], *, step_s: int) -> Changes:
-    """Counts of these decisions, with the saving of the line of ready workers."""
-    spared_s = sum(max(0, pool.max - n) for n in ready) * step_s
-    up, down = (sum(abs(d.applied) for d in found if d.action == action) for action in ("up", "down"))
-    held = sum(1 for d in found if d.action == "halted" or d.bound)
-    return Changes(up, down, held, costs.of_seconds(pool.price_per_hour_microusd, spared_s))
-
-
-def served_by(pool: Pool) -> list[str]:
-    """Slugs of the workflows that run on the pool."""
-    return list(Workflow.objects.filter(pool_slug=pool.slug, archived_at__isnull=True).order_by("slug").values_list("slug", flat=True)[:50])
+def changes(found: Sequence[ScalingDecision]) -> Changes:
+    """Counts of these decisions, newest first."""
+    moves = [d for d in found if d.applied]
+    up, down = (sum(abs(d.applied) for d in moves if d.action == action) for action in ("up", "down"))
+    back = sum(1 for later, d in itertools.pairwise(moves) if later.applied * d.applied < 0 and later.at - d.at <= REVERSED)
+    return Changes(len(moves), up, down, sum(1 for d in found if d.action == "halted" or d.bound), back)

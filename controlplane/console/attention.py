@@ -8,7 +8,7 @@ from datetime import datetime
 
 from controlplane.console import numbers
 from controlplane.kernel.loops import Age
-from fleet.queries_pools import WAIT_TARGET_S, PoolNow
+from fleet.queries_pools import PoolNow
 from fleet.queries_traffic import WorkflowHealth
 
 QUICK_S = 20.0  # loops that tick at least this often are all late a minute after the controller stops
@@ -54,7 +54,7 @@ def of_pools(pools: Sequence[PoolNow], *, href: str, now: datetime) -> list[Need
             )
         elif p.state == "short":
             full = f"All {p.pool.max} workers it may have are running." if p.live >= p.pool.max else f"{p.ready} of at most {p.pool.max} workers are ready."
-            text = f"{waits}, the oldest for {numbers.dur(p.oldest_s)}; target {numbers.dur(WAIT_TARGET_S)}. {full}"
+            text = f"{waits}, the oldest for {numbers.dur(p.oldest_s)}; target {numbers.dur(p.pool.target_s)}. {full}"
             found.append(Need(2, "bad", "Queue is slow", "clock", f"{name} is short of workers", text, link, "", f"the {name} queue is slow"))
     return found
 

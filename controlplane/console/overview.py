@@ -148,7 +148,7 @@ def figures(
         "success_detail": f"target {numbers.pct(SUCCESS_TARGET)}, {numbers.count(total.bad)} failed",
         "worst_p95": worst.wait_p95 if worst else None,
         "wait_kind": "bad" if worst and worst.slow else "",
-        "wait_detail": f"{worst.now.pool.slug}, target {numbers.dur(WAIT_TARGET_S)}" if worst else "no job started in this range",
+        "wait_detail": f"{worst.now.pool.slug}, target {numbers.dur(worst.now.pool.target_s)}" if worst else "no job started in this range",
         "throughput": _throughput(total.jobs, span.seconds),
         "jobs_detail": f"{numbers.plural(total.jobs, 'job')} ended",
         "jobs_spark": pool_rows.thinned(jobs),

@@ -67,7 +67,8 @@ def page(
 def _range_context(request: HttpRequest, span: ranges.Range | None) -> dict[str, Any]:
     if span is None:
         return {}
-    kept = [(k, v) for k in request.GET if k not in _RANGE_KEYS for v in request.GET.getlist(k)]
+    own = _RANGE_KEYS if span.ahead is None else (*_RANGE_KEYS, "ahead")
+    kept = [(k, v) for k in request.GET if k not in own for v in request.GET.getlist(k)]
     return {
         "range": span,
         "range_quick": ranges.QUICK,

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from controlplane.console import numbers
-from fleet.queries_pools import WAIT_TARGET_S, PoolNow
+from fleet.queries_pools import PoolNow
 from fleet.queries_traffic import Times, Traffic
 
-URGENCY = {"halted": 0, "empty": 1, "short": 2, "pool_starting": 3, "healthy": 4, "zero": 5}
+URGENCY = {"halted": 0, "empty": 1, "short": 2, "pool_paused": 3, "pool_starting": 4, "healthy": 5, "zero": 6}
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ class PoolRow:
 
     @property
     def slow(self) -> bool:
-        return self.wait_p95 is not None and self.wait_p95 > WAIT_TARGET_S
+        return self.wait_p95 is not None and self.wait_p95 > self.now.pool.target_s
 
     @property
     def busy_label(self) -> str:

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from urllib.parse import urlencode
 
 QUICK = ("1h", "6h", "24h", "7d", "28d")
 MAX_POINTS = 2000
 LONGEST = timedelta(days=400)
+MOST_AHEAD = timedelta(days=7)
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 _RELATIVE = re.compile(r"-?\s*(\d{1,6})\s*([smhdw])")
 _STEPS_S = (60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 21600, 43200, 86400, 7 * 86400)
@@ -30,6 +31,14 @@ class Range:
     given: tuple[str, str]
     now: datetime
     error: str = ""
+    ahead: str | None = None
+    """How far past now the page looks, such as 6h; "0" for not at all, None where a page knows no future."""
+
+    @property
+    def ahead_s(self) -> float:
+        """Seconds past now; none when the range ends before."""
+        found = _RELATIVE.fullmatch(self.ahead or "")
+        return min(int(found[1]) * _UNITS[found[2]], MOST_AHEAD.total_seconds()) if found and self.ends_now else 0.0
 
     @property
     def span(self) -> timedelta:
@@ -54,7 +63,7 @@ class Range:
 
     def fixed(self) -> str:
         """The same range with absolute ends, so that a link keeps its meaning."""
-        return _absolute(self.start, self.end)
+        return _absolute(self.start, self.end) + (f"&ahead={self.ahead}" if self.ahead else "")
 
     def shifted(self, halves: int) -> str:
         """Moved by half a range, never past now."""
@@ -84,6 +93,14 @@ def moment(text: str, *, now: datetime) -> datetime | None:
     except ValueError:
         return None
     return given if given.tzinfo else given.replace(tzinfo=UTC)
+
+
+def with_ahead(span: Range, query: Mapping[str, str], *, default: str) -> Range:
+    """The range with how far past now it looks: what the address asks for, else `default`."""
+    given = (query.get("ahead") or "").strip().lower()[:12]
+    if given in ("0", "none") or (given and not _RELATIVE.fullmatch(given)):
+        return replace(span, ahead="0")
+    return replace(span, ahead=given.lstrip("- ") or default)
 
 
 def parse(query: Mapping[str, str], *, now: datetime, default: str = "24h") -> Range:

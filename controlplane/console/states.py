@@ -37,6 +37,7 @@ WORDS: dict[str, tuple[str, str, str]] = {
     "pool_starting": ("Starting", "info", "loader"),
     "zero": ("Scaled to zero", "", "pause"),
     "empty": ("No workers", "warn", "alert"),
+    "pool_paused": ("Paused", "warn", "pause"),
 }
 
 

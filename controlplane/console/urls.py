@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from django.urls import include, path
 
-from controlplane.console import audit, components, customer_actions, customers, keys, overview, pool_actions, pools, search, session
+from controlplane.console import audit, components, customer_actions, customers, keys, overview, search, session
 
 app_name = "ops"
 urlpatterns = [
@@ -13,15 +13,6 @@ urlpatterns = [
     path("login/", session.sign_in, name="login"),
     path("logout/", session.sign_out, name="logout"),
     path("search/", search.search, name="search"),
-    path("fleet/", pools.fleet, name="fleet"),
-    path("fleet.csv", pools.fleet_csv, name="fleet_csv"),
-    path("fleet/new/", pool_actions.new, name="pool_new"),
-    path("fleet/pools/<slug:slug>/", pools.pool, name="pool"),
-    path("fleet/pools/<slug:slug>/series.json", pools.pool_series, name="pool_series"),
-    path("fleet/pools/<slug:slug>/decisions.csv", pools.decisions_csv, name="decisions_csv"),
-    path("fleet/pools/<slug:slug>/edit/", pool_actions.edit, name="pool_edit"),
-    path("fleet/pools/<slug:slug>/resume/", pool_actions.resume, name="pool_resume"),
-    path("fleet/workers/<uuid:worker_id>/drain/", pool_actions.drain, name="worker_drain"),
     path("customers/", customers.customers, name="customers"),
     path("customers.csv", customers.customers_csv, name="customers_csv"),
     path("customers/new/", customer_actions.new, name="customer_new"),
@@ -37,5 +28,6 @@ urlpatterns = [
     path("audit/", audit.audit, name="audit"),
     path("audit.csv", audit.audit_csv, name="audit_csv"),
     path("_components/", components.components, name="components"),
+    path("", include("controlplane.console.urls_fleet")),
     path("", include("controlplane.console.urls_work")),
 ]

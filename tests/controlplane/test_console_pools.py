@@ -6,9 +6,10 @@ from datetime import timedelta
 import pytest
 from django.utils import timezone
 
+from controlplane.console import numbers
 from controlplane.kernel.models import AuditEntry
-from fleet import queries_pools
-from fleet.models import Attempt, Pool, ScalingDecision, Worker
+from fleet import queries_capacity, worker_hours
+from fleet.models import CapacityMinute, Pool, ScalingDecision, Worker
 from tests import factories
 from tests.controlplane import shell_rows as rows
 from tests.controlplane import work_rows
@@ -41,14 +42,14 @@ def test_a_pool_at_zero_is_a_normal_state(now):
     factories.make_pool(now=now, slug="staging", base=0, max=4)
     html = rows.look(work_rows.client("viewer"), "/ops/fleet/pools/staging/")
     assert "Scaled to zero" in html
-    assert "None are needed now" in html
+    assert "No workers, none needed." in html
     assert "No decisions in this range" in html
 
 
 def test_a_busy_pool_shows_workers_decisions_policy_and_where_the_hour_went(now):
     rows.busy_world(now)
     html = rows.look(work_rows.client("account"), "/ops/fleet/pools/l40s-image/")
-    for text in ("2 idle", "+1 worker", "−1 worker", "Held back", "Wanted 1, bounded by maximum of 8", "1 to 8 workers", "Idle", "product-shot", "queue 9"):
+    for text in ("2 idle", "+1 worker", "−1 worker", "Held back", "Wanted +1, held by: maximum of 8.", "1 to 8 workers", "Idle", "product-shot", "queue 9"):
         assert text in html, text
     assert "saves $0.86/h" in html
 
@@ -70,13 +71,6 @@ def test_a_worker_that_fetches_models_says_how_far_it_is(now, loading, shown):
     work_rows.job(factories.make_customer(now=now), made, now=now, status="running", worker=worker)
     html = rows.look(work_rows.client("viewer"), "/ops/fleet/pools/loading/")
     assert ("fetching models, 1.25 GB of 4 GB" in html) is shown, html[html.find("big-model") :][:400]
-
-
-def test_the_hour_counts_fetching_as_loading(now):
-    pool, *_ = rows.busy_world(now)
-    Attempt.objects.update(timings={"models_s": 5.0, "load_s": 1.0})
-    hour = queries_pools.hour(pool, queries_pools.spans(pool, start=now - timedelta(hours=1), end=now), start=now - timedelta(hours=1), now=now)
-    assert hour.loading == pytest.approx(3 * hour.running, rel=0.01), "6 of 8 seconds of each"
 
 
 def test_decisions_are_filtered_by_the_address_and_the_csv_matches(now):
@@ -110,13 +104,16 @@ def test_a_hundred_workers_stay_within_the_budget(now):
     pool = factories.make_pool(now=now, slug="big", max=200)
     for _ in range(100):
         factories.make_worker(pool, now=now)
-    html = rows.look(work_rows.client("admin"), "/ops/fleet/pools/big/")
-    assert "100 live" in html
+    client = work_rows.client("admin")
+    html = rows.look(client, "/ops/fleet/pools/big/")
+    assert "12 shown of 100" in html and "Show 48 more" in html
+    everybody = rows.look(client, "/ops/fleet/pools/big/?all=1")
+    assert "60 shown of 100" in everybody
 
 
 def test_one_part_failing_leaves_the_rest(now, monkeypatch):
     rows.busy_world(now)
-    monkeypatch.setattr(queries_pools, "hour", lambda *_, **__: 1 / 0)
+    monkeypatch.setattr(queries_capacity, "spend", lambda *_, **__: 1 / 0)
     html = rows.look(work_rows.client("viewer"), "/ops/fleet/pools/l40s-image/")
     assert "The last hour did not load" in html
     assert "Scaling decisions" in html
@@ -128,12 +125,13 @@ def test_an_unknown_pool_is_a_page_with_a_search_box(now):
     assert 'value="nope"' in html
 
 
-def test_the_hour_adds_up_to_the_time_of_the_workers(now):
+def test_where_the_hour_went_is_the_rows_of_the_worker_hours(now):
     pool, *_ = rows.busy_world(now)
-    workers = queries_pools.spans(pool, start=now - timedelta(hours=1), end=now)
-    hour = queries_pools.hour(pool, workers, start=now - timedelta(hours=1), now=now)
-    assert hour.total == pytest.approx(2 * 3600, abs=1)
-    assert hour.running + hour.loading == pytest.approx(sum(8.0 for i in range(12) if 5 + 7 * i < 60), abs=1)
+    worker_hours.recompute(now=now)
+    html = rows.look(work_rows.client("account"), "/ops/fleet/pools/l40s-image/")
+    spent = queries_capacity.spend(start=now.replace(minute=0, second=0, microsecond=0) - timedelta(hours=1), end=now, pool_id=pool.id)[pool.id]
+    assert spent.total_ms > 0
+    assert f"of {numbers.usd(spent.total_microusd)}." in html
 
 
 # -- actions ---------------------------------------------------------------------------------------
@@ -174,17 +172,41 @@ def test_a_pool_that_cannot_be_is_refused_beside_its_field_and_what_was_typed_is
 
 def test_changing_the_bounds_is_audited_with_before_and_after(now):
     factories.make_pool(now=now, slug="p", base=1, max=2)
-    body = {"base": "2", "maximum": "9", "reason": "Friday"}
+    body = {"base": "2", "maximum": "9", "policy": "threshold", "threshold.queue_per_worker": "1.5", "threshold.idle_s": "300", "reason": "Friday"}
     assert work_rows.client("fleet").post("/ops/fleet/pools/p/edit/", body)["Location"] == "/ops/fleet/pools/p/"
     entry = AuditEntry.objects.get(action="pool.change")
     assert (entry.before["max"], entry.after["max"], entry.reason) == (2, 9, "Friday")
 
 
-@pytest.mark.parametrize("wrong", [{"base": "9"}, {"base": "nan"}, {"base": "-1"}, {"maximum": "1e99"}])
-def test_bounds_that_cannot_be_change_nothing(now, wrong):
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"base": "9", "maximum": "2"},
+        {"base": "-1"},
+        {"base": "many"},
+        {"maximum": "1e99"},
+        {"policy": "moon"},
+        {"policy": "threshold", "threshold.queue_per_worker": "nan"},
+        {"policy": "threshold", "threshold.idle_s": "-1"},
+        {"target_s": "0"},
+        {"target_share": "100"},
+        {"price": "-1"},
+        {"budget_hour": "cheap"},
+        {"budget_day": "-5"},
+        {"on_demand": "101"},
+        {"forecast_base": "7"},
+        {"start_s": "1"},
+    ],
+)
+def test_terms_that_cannot_be_change_nothing_and_are_named_beside_their_field(now, wrong):
     factories.make_pool(now=now, slug="p", base=1, max=2)
-    body = {"base": "1", "maximum": "2", "reason": ""} | wrong
-    assert work_rows.client("fleet").post("/ops/fleet/pools/p/edit/", body).status_code == 422
+    body = {"base": "1", "maximum": "2", "reason": "Kept words"} | wrong
+    response = work_rows.client("fleet").post("/ops/fleet/pools/p/edit/", body)
+    html = response.content.decode()
+    assert response.status_code == 422
+    assert 'class="hint bad b"' in html and "Kept words" in html
+    field = list(wrong)[-1]
+    assert field == "policy" or re.search(rf'name="{re.escape(field)}"[^>]*aria-invalid="true"', html)
     assert not AuditEntry.objects.exists()
 
 
@@ -225,6 +247,7 @@ def test_the_fleet_csv_has_raw_numbers(now):
 
 def test_a_pool_saves_nothing_before_it_was_there(now):
     factories.make_pool(now=now - timedelta(minutes=1), slug="young", base=0, max=4, price_per_hour_microusd=1_000_000)
-    html = rows.look(work_rows.client("account"), "/ops/fleet/pools/young/?range=24h")
+    CapacityMinute.objects.create(pool=Pool.objects.get(), minute=now.replace(second=0, microsecond=0), ready=0)
+    html = rows.look(work_rows.client("account"), "/ops/fleet/pools/young/?from=-24h&to=now")
     saved = float(re.search(r"saved \$([\d.]+) in this range", html)[1])
-    assert saved < 4, "it has been there for one step of the range at most, not for 24 hours of four workers"
+    assert 0 < saved < 4, "it has been there for one step of the range at most, not for 24 hours of four workers"
