@@ -125,11 +125,14 @@ def minute(found: Observed, decision: Decision, shadows: Mapping[str, Mapping[st
 def failed_starts(pool: Pool, *, now: datetime) -> list[datetime]:
     """When workers of this pool died without having done anything, since the last one that became ready or was resumed."""
     since = now - timedelta(seconds=FAILURE_WINDOW_S)
-    resumed = ScalingDecision.objects.filter(pool=pool, policy="operator", at__gt=since).aggregate(at=Max("at"))["at"]
-    since = max(since, resumed or since)
+    counted_anew = ScalingDecision.objects.filter(Q(policy="operator") | Q(action="image"), pool=pool, at__gt=since)
+    marks = dict(counted_anew.order_by().values_list("action").annotate(at=Max("at")))
+    since = max([since, *marks.values()])
     # A worker handed a job at its very first claim is ready without ever having been idle.
     ready_at = Coalesce("ready_at", Min("attempts__claimed_at"))
     gone = Worker.objects.filter(pool=pool, state__in=Worker.GONE, stopped_at__gt=since, stop_reason__in=FAILED_STARTS, jobs_done=0)
+    if "image" in marks:  # those of the image before do not speak against this one
+        gone = gone.filter(ordered_at__gte=marks["image"])
     failed = [at for at, ready in gone.annotate(ready=ready_at).values_list("stopped_at", "ready") if at is not None and (ready is None or at - ready < EARLY)]
     if not failed:
         return []

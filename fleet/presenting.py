@@ -9,10 +9,11 @@ from urllib.parse import quote
 
 from controlplane.kernel import money
 from fleet.estimates import Place
+from fleet.held_up import Waiting
 from fleet.models import Job, Output
 
 
-def job(job: Job, *, outputs: Iterable[Output] = (), place: Place | None = None, base_url: str = "") -> dict[str, Any]:
+def job(job: Job, *, outputs: Iterable[Output] = (), place: Place | None = None, waiting: Waiting | None = None, base_url: str = "") -> dict[str, Any]:
     """The public shape of a job. `job` needs workflow and version at hand; outputs are those published; `base_url` makes their addresses absolute."""
     at = place or Place()
     price = job.price_microusd if job.price_microusd is not None else job.quote_microusd
@@ -24,6 +25,7 @@ def job(job: Job, *, outputs: Iterable[Output] = (), place: Place | None = None,
         "progress": round(job.progress, 4),
         "position": at.position,
         "eta_s": at.eta_s,
+        "waiting": None if waiting is None else {"code": waiting.code, "reason": waiting.reason, "since": stamp(waiting.since), "eta_s": waiting.eta_s},
         "created_at": stamp(job.created_at),
         "started_at": stamp(job.started_at),
         "finished_at": stamp(job.finished_at),

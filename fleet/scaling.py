@@ -16,7 +16,7 @@ from django.db import transaction
 
 from controlplane.kernel import audit
 from controlplane.kernel.errors import Conflict
-from fleet import decisions, demand, launching, observing, providers
+from fleet import decisions, demand, launching, observing, previous_image, providers
 from fleet.models import Pool, ScalingDecision, Worker
 from fleet.observing import Observed
 from fleet.providers.base import Provider, ProviderError
@@ -43,7 +43,9 @@ def step(pool: Pool, *, provider: Provider | None = None, fence: Callable[[], No
         if decision.applied < 0 and not leaving:
             return replace(decision, action="hold", applied=0)  # they took jobs meanwhile: look again next time
         ordered = launching.write_ahead(pool, found, decision.applied, now=now) if decision.applied > 0 and not by.counted else []
-        if decision.action == "halted" and pool.halted_at is None:
+        if decision.action == "halted" and pool.halted_at is None and (switched := previous_image.switch(pool, decision, now=now)):
+            decision, found = switched, replace(found, beside={**found.beside, **previous_image.beside(pool)})
+        elif decision.action == "halted" and pool.halted_at is None:
             Pool.objects.filter(id=pool.id, halted_at__isnull=True).update(halted_at=now, halted_reason=decision.reason[:300])
         if memory != pool.memory:
             Pool.objects.filter(id=pool.id).update(memory=memory)

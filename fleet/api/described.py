@@ -77,6 +77,7 @@ _JOB = record(
         "progress": {"type": "number", "minimum": 0, "maximum": 1},
         "position": nullable({"type": "integer", "minimum": 0, "description": "Jobs before it in the queue; null once it runs, and in lists"}),
         "eta_s": nullable({"type": "number", "minimum": 0, "description": "Estimated seconds to its end; null in lists"}),
+        "waiting": nullable(ref("Waiting")),
         "created_at": WHEN,
         "started_at": nullable(WHEN),
         "finished_at": nullable(WHEN),
@@ -208,6 +209,19 @@ SHAPES: dict[str, Any] = {
     "JobPage": listed("Job"),
     "Choice": _CHOICE,
     "GenerateRequest": _GENERATE,
+    "Waiting": record(
+        {
+            "code": {
+                "type": "string",
+                "enum": ["in_line", "at_capacity", "workers_starting", "workers_cannot_start", "no_workers", "class_paused"],
+                "description": "Why it waits, for programs",
+            },
+            "reason": {"type": "string", "description": "The same in words"},
+            "since": WHEN,
+            "eta_s": nullable({"type": "number", "minimum": 0, "description": "Seconds until that should change, where it can be told"}),
+        },
+        closed=True,
+    ),
     "FastMode": record(
         {
             "reason": {"type": "string", "description": "Why it ran the faster way: demand was above capacity"},

@@ -90,8 +90,8 @@ class Generate(JobEndpoint):
         wait_s = waiting.asked(self.request.headers.get("Prefer", ""))
         return self.after(job, wait_s=wait_s, headers={"Idempotency-Replayed": "true"} if replayed else {})
 
-    def shape(self, job: Job) -> dict[str, Any]:
-        return {**super().shape(job), "choice": self.choice}
+    def shape(self, job: Job, *, looked_at: bool = False) -> dict[str, Any]:
+        return {**super().shape(job, looked_at=looked_at), "choice": self.choice}
 
 
 def _body(request: Request) -> dict[str, Any]:

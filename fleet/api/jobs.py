@@ -15,7 +15,7 @@ from billing.endpoints import Endpoint, moment, parameter_invalid
 from controlplane.kernel import paging
 from controlplane.kernel.errors import Invalid, Unavailable, WorkflowError
 from controlplane.kernel.ids import parse_uuid
-from fleet import admission, downloads, estimates, events, presenting, queue, releases, tenancy
+from fleet import admission, downloads, estimates, events, held_up, presenting, queue, releases, tenancy
 from fleet.api import accepting, bodies, described, waiting
 from fleet.models import Job, Output
 from fleet.queries_jobs import floor_id
@@ -27,13 +27,14 @@ _SLUG = re.compile(r"[A-Za-z0-9_-]{1,60}")
 class JobEndpoint(Endpoint):
     """Answers with a job."""
 
-    def shown(self, job: Job, *, status: int = 200, headers: dict[str, str] | None = None) -> HttpResponse:
-        """`job` as JSON, with its place in the queue and its outputs."""
-        return self.answer(self.shape(job), status=status, headers=headers)
+    def shown(self, job: Job, *, status: int = 200, headers: dict[str, str] | None = None, looked_at: bool = False) -> HttpResponse:
+        """`job` as JSON, with its place in the queue and its outputs; when it is `looked_at`, also why it waits."""
+        return self.answer(self.shape(job, looked_at=looked_at), status=status, headers=headers)
 
-    def shape(self, job: Job) -> dict[str, Any]:
+    def shape(self, job: Job, *, looked_at: bool = False) -> dict[str, Any]:
         outputs = published(job) if job.status == Job.Status.SUCCEEDED else []
-        return presenting.job(job, outputs=outputs, place=estimates.place(job, now=self.now), base_url=self.base_url())
+        waiting = held_up.of(job, now=self.now) if looked_at else None
+        return presenting.job(job, outputs=outputs, place=estimates.place(job, now=self.now), waiting=waiting, base_url=self.base_url())
 
     def after(self, job: Job, *, wait_s: int, headers: dict[str, str]) -> HttpResponseBase:
         """The job as it stands after waiting, or the output itself where that is wanted."""
@@ -129,9 +130,19 @@ class Jobs(JobEndpoint):
         for item in Output.objects.filter(job__in=[j.id for j in page if j.status == Job.Status.SUCCEEDED], published=True).order_by("index"):
             outputs.setdefault(item.job_id, []).append(item)
         base = self.base_url()
+        known: dict[int, held_up.Standing] = {}
         return self.answer(
             {
-                "results": [presenting.job(job, outputs=outputs.get(job.id, []), place=estimates.place(job, now=self.now), base_url=base) for job in page],
+                "results": [
+                    presenting.job(
+                        job,
+                        outputs=outputs.get(job.id, []),
+                        place=estimates.place(job, now=self.now),
+                        waiting=held_up.of(job, now=self.now, known=known),
+                        base_url=base,
+                    )
+                    for job in page
+                ],
                 "next": self.next_link(asked, str(page[-1].id)) if len(found) > size else None,
             }
         )
@@ -150,7 +161,7 @@ class OneJob(JobEndpoint):
             headers["Preference-Applied"] = f"wait={wait_s}"
             waiting.until_over(found.id, seconds=wait_s)
             found = tenancy.job_of(self.customer.id, found.id)
-        return self.shown(found, headers=headers)
+        return self.shown(found, headers=headers, looked_at=True)
 
 
 class Cancel(JobEndpoint):

@@ -11,12 +11,17 @@ from django.db import transaction
 
 from controlplane.kernel import sql
 from fleet import costs
-from fleet.models import Worker
+from fleet.models import Pool, Worker
 from fleet.queue import held as holding
 from fleet.queue.completing import EXPIRED, after_failure, end_attempt
 from fleet.queue.held import Held
 from fleet.queue.transitions import Ending, finish
 
+CANNOT_START = {
+    "code": "workers_cannot_start",
+    "message": "The job's deadline passed while workers could not start.",
+    "suggestion": "Nothing was charged. We have been told; send it again later.",
+}
 TAKEN_OUT = {
     "code": "worker_faulted",
     "message": "The worker running this job was taken out.",
@@ -55,8 +60,9 @@ def expire_deadlines(*, now: datetime, limit: int = 100) -> int:
     """End queued jobs past their deadline, and ask running ones to stop; returns how many were touched."""
     asked = sql.run(_ASK_TO_STOP.format(lock=sql.locking("FOR UPDATE SKIP LOCKED")), [now, now])
     late = holding.some("j.status = 'queued' AND j.deadline_at <= %s", [now], order="j.deadline_at", limit=limit)
+    halted = set(Pool.objects.filter(id__in={held.pool_id for held in late}, halted_at__isnull=False).values_list("id", flat=True)) if late else set()
     for held in _by_customer(late):
-        finish(held, Ending("expired", failure_class="capacity", error=EXPIRED), now=now)
+        finish(held, Ending("expired", failure_class="capacity", error=CANNOT_START if held.pool_id in halted else EXPIRED), now=now)
     return len(late) + asked
 
 

@@ -46,7 +46,7 @@ def test_a_submitted_job_is_queued_with_its_defaults_and_place(api):
     assert job["inputs"] == {"width": 100, "color": 255}
     assert job["metadata"] == {"order": 7}
     assert list(job) == [
-        *("id", "workflow", "version", "status", "progress", "position", "eta_s", "created_at", "started_at", "finished_at", "price_usd"),
+        *("id", "workflow", "version", "status", "progress", "position", "eta_s", "waiting", "created_at", "started_at", "finished_at", "price_usd"),
         *("inputs", "fast", "outputs", "error", "metadata"),
     ]
     assert response["Location"] == f"http://testserver/v1/jobs/{job['id']}"
