@@ -135,6 +135,8 @@ class Usage(Endpoint):
             raise parameter_invalid("format", "is not a form we answer in", "Use json or csv.")
         size = paging.size(asked.get("limit"), default=100, most=1000)
         entries = usage.entries_of(self.customer.id, since=since, until=until)
+        cursor = asked.get("cursor")
+        after = _before(cursor) if cursor is not None else None
         if form == "csv" or (form is None and request.headers.get("Accept", "").lower().startswith("text/csv")):
             name = f"usage-{since:%Y-%m-%d}-{until:%Y-%m-%d}.csv"
             return StreamingHttpResponse(
@@ -143,8 +145,8 @@ class Usage(Endpoint):
                 headers={"Content-Disposition": f'attachment; filename="{name}"', "Cache-Control": "no-store", "Vary": "Accept"},
             )
         rows = entries.order_by("-booked_at", "-id")
-        if (cursor := asked.get("cursor")) is not None:
-            rows = rows.filter(_before(cursor))
+        if after is not None:
+            rows = rows.filter(after)
         found = list(rows[: size + 1])
         page = found[:size]
         totals = usage.totals(entries)

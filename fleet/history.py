@@ -44,15 +44,15 @@ def of_pool(pool: Pool, *, start: datetime, end: datetime, now: datetime, simula
     mine = counted.filter(pool=pool).aggregate(n=Sum("arrivals"))["n"] or 0
     every = counted.aggregate(n=Sum("arrivals"))["n"] or 0
     random = np.random.default_rng(seed)
-    samples = _samples(pool)
+    measured = samples(pool)
     notes: list[str] = []
-    if not samples:
+    if not measured:
         notes.append(f"No job of this pool has been measured yet: each counts as {job_times.of_pool(pool, now=now).all.mean_s:g} s.")
     if mine <= ONE_BY_ONE and every <= LOOKED_THROUGH:
-        came, took, kinds, jobs = _one_by_one(pool, start, end, samples, random)
+        came, took, kinds, jobs = _one_by_one(pool, start, end, measured, random)
         merged = 1
     else:
-        came, took, kinds, jobs, merged = _by_minute(pool, start, end, samples, simulated, random)
+        came, took, kinds, jobs, merged = _by_minute(pool, start, end, measured, simulated, random)
         notes.append(f"{jobs:,} jobs came: their number a minute is kept, their moments and times are drawn from what such jobs took.")
         if merged > 1:
             notes.append(f"Each simulated job stands for {merged}, so waits come out a little long.")
@@ -85,7 +85,7 @@ def cold_starts(pool: Pool, *, now: datetime) -> tuple[float, ...]:
     return tuple(max(0.1, (ready - ordered).total_seconds()) for ordered, ready in rows.values_list("ordered_at", "ready_at")[: job_times.STARTS] if ready)
 
 
-def _samples(pool: Pool) -> dict[UUID, list[float]]:
+def samples(pool: Pool) -> dict[UUID, list[float]]:
     """Seconds that jobs of each workflow occupied a worker lately."""
     newest = Attempt.objects.aggregate(id=Max("id"))["id"] or 0
     rows = Attempt.objects.filter(
@@ -101,7 +101,7 @@ def _samples(pool: Pool) -> dict[UUID, list[float]]:
 Arrived = tuple["Floats", "Floats", "np.ndarray", int]
 
 
-def _one_by_one(pool: Pool, start: datetime, end: datetime, samples: dict[UUID, list[float]], random: np.random.Generator) -> Arrived:
+def _one_by_one(pool: Pool, start: datetime, end: datetime, measured: dict[UUID, list[float]], random: np.random.Generator) -> Arrived:
     import numpy as np
 
     slack = timedelta(minutes=5)
@@ -121,12 +121,12 @@ def _one_by_one(pool: Pool, start: datetime, end: datetime, samples: dict[UUID, 
         if status in ("succeeded", "failed") and began is not None and ended is not None:
             took[i] = max(0.001, (ended - began).total_seconds())
         else:  # it never ran to an end: what such a job would have taken
-            took[i] = _draw(samples, workflow, 1, random)[0]
+            took[i] = _draw(measured, workflow, 1, random)[0]
     return came, took, kinds, len(rows)
 
 
 def _by_minute(
-    pool: Pool, start: datetime, end: datetime, samples: dict[UUID, list[float]], simulated: int, random: np.random.Generator
+    pool: Pool, start: datetime, end: datetime, measured: dict[UUID, list[float]], simulated: int, random: np.random.Generator
 ) -> tuple[Floats, Floats, np.ndarray, int, int]:
     import numpy as np
 
@@ -145,7 +145,7 @@ def _by_minute(
         minutes = np.array([(minute - start).total_seconds() for w, minute, _ in rows if w == workflow])
         counts = np.array([n for w, _, n in rows if w == workflow])
         at = np.sort(np.repeat(minutes, counts) + random.random(int(counts.sum())) * 60)
-        seconds = _draw(samples, workflow, len(at), random)
+        seconds = _draw(measured, workflow, len(at), random)
         if merged > 1:  # every so-manieth moment, with the work of those merged into it
             firsts = np.arange(0, len(at), merged)
             at, seconds = at[firsts], np.add.reduceat(seconds, firsts) if len(firsts) else seconds
@@ -157,11 +157,11 @@ def _by_minute(
     return np.concatenate(came), np.concatenate(took), np.concatenate(kinds), jobs, merged
 
 
-def _draw(samples: dict[UUID, list[float]], workflow: UUID, count: int, random: np.random.Generator) -> Floats:
+def _draw(measured: dict[UUID, list[float]], workflow: UUID, count: int, random: np.random.Generator) -> Floats:
     """Times of `count` jobs: of that workflow where measured, else of any; the unmeasured time where nothing was."""
     import numpy as np
 
-    known: Sequence[float] = samples.get(workflow) or [s for of in samples.values() for s in of] or [job_times.Times().all.mean_s]
+    known: Sequence[float] = measured.get(workflow) or [s for of in measured.values() for s in of] or [job_times.Times().all.mean_s]
     return np.asarray(known, dtype=np.float64)[random.integers(len(known), size=count)]
 
 

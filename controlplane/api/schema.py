@@ -13,6 +13,7 @@ from billing import api as billing_api
 from billing import webhooks_api
 from builds.models import Version, Workflow
 from fleet.api import described as fleet_described
+from fleet.api import quotes_described
 
 _ERROR = {"application/json": {"schema": {"$ref": "#/components/schemas/WorkflowError"}}}
 _EVERYWHERE = {
@@ -45,6 +46,10 @@ _MORE: dict[str, tuple[str, ...]] = {
     "getJob": ("404", "422"),
     "streamJob": ("404", "422"),
     "getFile": ("404", "422"),
+    "createQuote": ("402", "404", "409", "410", "413", "415", "422", "429", "503"),
+    "getQuote": ("404", "422"),
+    "announceQuote": ("402", "404", "409", "413", "415", "422", "429"),
+    "withdrawQuote": ("404", "409", "422", "429"),
 }
 _HEADERS: dict[str, Any] = {
     "RateLimit": {"description": "What is left, as in draft-ietf-httpapi-ratelimit-headers", "schema": {"type": "string"}},
@@ -56,6 +61,8 @@ _MORE_HEADERS: dict[tuple[str, str], tuple[str, ...]] = {
     ("createJob", "202"): ("Location", "Preference-Applied", "Idempotency-Replayed"),
     ("generate", "200"): ("Location", "Preference-Applied", "Idempotency-Replayed"),
     ("generate", "202"): ("Location", "Preference-Applied", "Idempotency-Replayed"),
+    ("createQuote", "200"): ("Location", "Idempotency-Replayed"),
+    ("createQuote", "201"): ("Location",),
     ("createFile", "200"): ("Location",),
     ("createFile", "201"): ("Location",),
 }
@@ -87,13 +94,14 @@ def complete(result: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
     from controlplane.api import described
 
     components = result.setdefault("components", {})
-    components.setdefault("schemas", {}).update(copy.deepcopy({**fleet_described.SHAPES, **billing_api.SHAPES, **webhooks_api.SHAPES, **described.SHAPES}))
+    every = (fleet_described.SHAPES, quotes_described.SHAPES, billing_api.SHAPES, webhooks_api.SHAPES, described.SHAPES)
+    components.setdefault("schemas", {}).update({name: copy.deepcopy(shape) for shapes in every for name, shape in shapes.items()})
     components["headers"] = copy.deepcopy(_HEADERS)
     for path in result["paths"].values():
         for operation in path.values():
             if isinstance(operation, dict) and "responses" in operation:
                 _complete(operation)
-    result["tags"] = [{"name": "workflows"}, {"name": "jobs"}, {"name": "files"}, {"name": "usage"}]
+    result["tags"] = [{"name": "workflows"}, {"name": "jobs"}, {"name": "files"}, {"name": "quotes"}, {"name": "usage"}]
     return result
 
 

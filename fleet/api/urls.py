@@ -1,8 +1,8 @@
-"""Addresses of jobs and files under /v1/."""
+"""Addresses of jobs, files and quotes under /v1/."""
 
 from django.urls import path
 
-from fleet.api import files, generate, jobs, outputs
+from fleet.api import files, generate, jobs, outputs, quotes
 
 urlpatterns = [
     path("workflows/<str:slug>/jobs", jobs.WorkflowJobs.as_view(), name="api-workflow-jobs"),
@@ -14,4 +14,7 @@ urlpatterns = [
     path("jobs/<str:job>/outputs/<str:index>/<str:name>", outputs.OutputBytes.as_view(), name="api-output"),
     path("files", files.Files.as_view(), name="api-files"),
     path("files/<str:file>", files.OneFile.as_view(), name="api-file"),
+    path("quotes", quotes.Quotes.as_view(), name="api-quotes"),
+    path("quotes/<str:quote>", quotes.OneQuote.as_view(), name="api-quote"),
+    path("quotes/<str:quote>/announce", quotes.Announce.as_view(), name="api-quote-announce"),
 ]

@@ -18,7 +18,7 @@ from controlplane.wsgi import application
 from fleet.api import waiting
 from tests.controlplane import api_world as world
 
-LOOSE = ("POST /v1/workflows/{slug}/jobs", "POST /v1/generate", "GET /v1/usage", "GET /v1/jobs", "GET /v1/workflows")
+LOOSE = ("POST /v1/workflows/{slug}/jobs", "POST /v1/generate", "POST /v1/quotes", "GET /v1/quotes", "GET /v1/usage", "GET /v1/jobs", "GET /v1/workflows")
 SPARED = {operation: [positive_data_acceptance] for operation in LOOSE}
 document = schemathesis.openapi.from_wsgi("/v1/openapi.json", application)
 limited = settings(max_examples=8, deadline=None, database=None, derandomize=True, suppress_health_check=list(HealthCheck))
@@ -34,7 +34,8 @@ def api(db, monkeypatch):
     job = made.post("/v1/workflows/paint/jobs").json()
     world.finish(job["id"])
     file = made.form("/v1/files", {"file": world.upload("mine.png", world.png(30, 20))}).json()
-    made.ids = {"slug": "paint", "job": job["id"], "index": "0", "name": "out 0.png", "file": file["id"]}
+    quote = made.post("/v1/quotes", {"workflow": "paint", "jobs": 3}).json()
+    made.ids = {"slug": "paint", "job": job["id"], "index": "0", "name": "out 0.png", "file": file["id"], "quote": quote["id"]}
     # Calls past Django's own client would close the connection the test's transaction lives on.
     for signal in (signals.request_started, signals.request_finished):
         signal.disconnect(close_old_connections)

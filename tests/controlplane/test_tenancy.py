@@ -26,6 +26,9 @@ CASES = {
     "v1/jobs/<str:job>/outputs/<str:index>/<str:name>": ("GET", "foreign"),
     "v1/files": ("POST", "upload"),
     "v1/files/<str:file>": ("GET", "foreign"),
+    "v1/quotes": ("GET", "own"),
+    "v1/quotes/<str:quote>": ("GET", "foreign"),
+    "v1/quotes/<str:quote>/announce": ("POST", "foreign"),
     "v1/usage": ("GET", "own"),
     "v1/limits": ("GET", "own"),
     "v1/webhook-secret": ("GET", "own"),
@@ -50,6 +53,7 @@ def first():
     api.file = api.form("/v1/files", {"file": world.upload("mine.png", world.png(30, 20))}).json()
     api.job = api.post("/v1/workflows/paint/jobs", {"metadata": {"secret": "of-acme"}}, Idempotency_Key="same-key").json()
     world.finish(api.job["id"])
+    api.quote = api.post("/v1/quotes", {"workflow": "paint", "jobs": 3}).json()
     api.waiting = api.post("/v1/workflows/paint/jobs", {"metadata": {"secret": "of-acme"}}).json()
     return api
 
@@ -66,8 +70,9 @@ def test_every_address_of_the_api_has_a_case():
 def address(route, first, *, unknown=False):
     made = "/" + route
     ids = {"<str:slug>": "paint", "<str:index>": "0", "<str:name>": "out%200.png", "<str:job>": first.job["id"], "<str:file>": first.file["id"]}
+    ids["<str:quote>"] = first.quote["id"]
     for name, value in ids.items():
-        made = made.replace(name, str(uuid.uuid4()) if unknown and name in ("<str:job>", "<str:file>") else value)
+        made = made.replace(name, str(uuid.uuid4()) if unknown and name in ("<str:job>", "<str:file>", "<str:quote>") else value)
     return made
 
 
@@ -99,6 +104,7 @@ def test_lists_and_sums_hold_nothing_of_others(route, first, second):
     assert response.status_code == 200
     said = content(response).decode()
     assert first.job["id"] not in said
+    assert first.quote["id"] not in said
     assert first.waiting["id"] not in said
     assert "acme" not in said
     if route == "v1/usage":

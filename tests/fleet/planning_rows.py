@@ -31,7 +31,17 @@ def ran(customer, workflow, worker, *, at: datetime, took_s: float):
     Job.objects.filter(id=fresh).update(
         status="succeeded", attempt=1, started_at=at, finished_at=end, worker=worker, price_microusd=1, cost_microusd=1, billable_s=took_s
     )
-    Attempt.objects.create(job_id=fresh, number=1, worker=worker, state="succeeded", claimed_at=at, ended_at=end, busy_s=took_s, cost_microusd=1)
+    Attempt.objects.create(
+        job_id=fresh,
+        number=1,
+        worker=worker,
+        state="succeeded",
+        claimed_at=at,
+        ended_at=end,
+        busy_s=took_s,
+        cost_microusd=1,
+        timings={"run_s": took_s, "busy_s": took_s},
+    )
     return fresh
 
 

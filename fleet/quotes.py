@@ -1,0 +1,339 @@
+"""Quotes: what a batch would cost and when it would be done, kept so that they can be read again and announced.
+
+The price is that of the plan; the most is what admission would reserve for the jobs by what is measured now. The finish is played
+forward from the pool as it stands (`fleet.planning.finishing`). A quote reserves nothing; announcing it lets the fleet make ready.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import uuid
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+from django.db import IntegrityError, transaction
+from django.db.models import QuerySet
+
+from billing import pricing, quotas
+from billing.models import Customer, PlanRevision
+from builds.models import Version, Workflow
+from controlplane.kernel import money
+from controlplane.kernel.errors import Conflict, Invalid, LimitExceeded, NotFound, OutOfMoney, Unavailable
+from controlplane.kernel.ids import parse_uuid, uuid7
+from fleet import admission, announcing, estimates, present
+from fleet.models import PlannedDemand, Pool, Quote
+from fleet.planning import finishing
+from fleet.planning.finishing import Batch, Finish
+
+MOST_JOBS = admission.MAX_QUEUE
+FURTHEST = timedelta(days=30)
+LONGEST = timedelta(days=60)
+"""A batch that would be done later than this is refused: nobody can say so far ahead."""
+KEPT = timedelta(minutes=15)
+KEPT_MOST = timedelta(hours=24)
+A_MINUTE = 60
+"""Quotes a customer may ask for in one: each is a simulation."""
+MOST_ANNOUNCED = 20
+SENT_WITHIN = timedelta(minutes=5)
+"""How long after its start an announced batch may take to arrive."""
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """The quote, and whether it is an earlier one replayed."""
+
+    quote: Quote
+    replayed: bool = False
+
+
+def make(
+    *,
+    customer: Customer,
+    workflow: Workflow,
+    version: Version,
+    jobs: int,
+    starts_at: datetime | None = None,
+    announce: bool = False,
+    idempotency_key: str = "",
+    body_sha256: str = "",
+    now: datetime,
+) -> Made:
+    """A quote for `jobs` jobs of `version`, all sent at `starts_at` (now unless said). Raises a WorkflowError.
+
+    The same `idempotency_key` and body give the first quote again.
+    """
+    quote_id = uuid.uuid5(customer.id, f"quote:{idempotency_key}") if idempotency_key else uuid7()
+    if idempotency_key and (before := _earlier(quote_id, body_sha256)):
+        return Made(before, replayed=True)
+    begins = _start(starts_at, now)
+    if type(jobs) is not int or not 1 <= jobs <= MOST_JOBS:
+        raise Invalid(
+            "jobs_invalid", f"A quote is for 1 to {MOST_JOBS:,} jobs, the most that may wait at once.", "Ask for a larger batch in parts.",
+            details={"field": "jobs", "most": MOST_JOBS},
+        )  # fmt: skip
+    if Quote.objects.filter(customer=customer, created_at__gt=now - timedelta(minutes=1)).count() >= A_MINUTE:
+        raise LimitExceeded("quotes_limit", f"More than {A_MINUTE} quotes in this minute.", "Try again in a minute.", headers={"Retry-After": "60"})
+    pool = _pool(workflow)
+    plan = customer.plan_revision
+    took, charged = present.of_version(version)
+    expected, most = _price(version, plan, jobs, charged, now=now)
+    limits = _limits(customer, plan, jobs, expected, now=now)
+    finish, stands = _finish(pool, customer, plan, jobs, took, begins=begins, announce=announce, now=now)
+    quote = Quote(
+        id=quote_id,
+        customer=customer,
+        workflow=workflow,
+        version=version,
+        pool=pool,
+        jobs=jobs,
+        starts_at=begins,
+        price_microusd=expected,
+        most_microusd=most,
+        finish_p50_at=now + timedelta(seconds=finish.p50_s),
+        finish_p90_at=now + timedelta(seconds=finish.p90_s),
+        basis={**stands, "limits": limits, "body_sha256": body_sha256},
+        created_at=now,
+        expires_at=max(now + KEPT, min(begins, now + KEPT_MOST)),
+    )
+    try:
+        with transaction.atomic():
+            quote.save(force_insert=True)
+            if announce:
+                _announce(quote, customer, now=now)
+    except IntegrityError:  # the same key in the same instant
+        before = _earlier(quote_id, body_sha256)
+        if before is None:
+            raise
+        return Made(before, replayed=True)
+    return Made(quote)
+
+
+def announce(quote: Quote, *, customer: Customer, now: datetime) -> Quote:
+    """Tell the fleet of the batch, so that workers are ready for it. Twice changes nothing. Raises Conflict, OutOfMoney or LimitExceeded."""
+    with transaction.atomic():
+        held = of_customer(customer).select_for_update(of=("self",)).get(id=quote.id)
+        if held.planned is not None and held.planned.canceled_at is None:
+            return held
+        if held.expires_at < now:
+            raise Conflict(
+                "quote_expired", "This quote has expired.", "Ask for a new one and announce that.", details={"expired_at": held.expires_at.isoformat()}
+            )
+        _announce(held, customer, now=now)
+    return held
+
+
+def withdraw(quote: Quote, *, customer: Customer, now: datetime) -> Quote:
+    """Take the announcement back. Twice changes nothing."""
+    with transaction.atomic():
+        held = of_customer(customer).select_for_update(of=("self",)).get(id=quote.id)
+        if held.planned is not None and held.planned.canceled_at is None:
+            held.planned = announcing.cancel(held.planned, actor=_actor(customer), now=now)
+    return held
+
+
+def of_customer(customer: Customer) -> QuerySet[Quote]:
+    """This customer's quotes, ready to be shown, newest first."""
+    return _shown().filter(customer=customer).order_by("-created_at", "-id")
+
+
+def one(customer: Customer, text: object) -> Quote:
+    """The customer's quote with the id in `text`; raises NotFound, the same for somebody else's as for none."""
+    quote_id = parse_uuid(text)
+    found = of_customer(customer).filter(id=quote_id).first() if quote_id else None
+    if found is None:
+        raise NotFound("quote_not_found", "There is no such quote.", "Check the id and the key it belongs to.")
+    return found
+
+
+def as_json(quote: Quote, *, now: datetime) -> dict[str, Any]:
+    """A quote as its customer sees it."""
+    basis = dict(quote.basis)
+    limits = basis.pop("limits", [])
+    basis.pop("body_sha256", None)
+    planned = quote.planned if quote.planned is not None and quote.planned.canceled_at is None else None
+    return {
+        "id": str(quote.id),
+        "workflow": quote.workflow.slug,
+        "version": quote.version.number,
+        "jobs": quote.jobs,
+        "starts_at": _when(quote.starts_at),
+        "price_usd": money.to_usd(quote.price_microusd),
+        "most_usd": money.to_usd(quote.most_microusd),
+        "finish_p50_at": _when(quote.finish_p50_at),
+        "finish_p90_at": _when(quote.finish_p90_at),
+        "basis": basis,
+        "limits": limits,
+        "announced": planned is not None,
+        "created_at": _when(quote.created_at),
+        "expires_at": _when(quote.expires_at),
+        "expired": quote.expires_at < now,
+    }
+
+
+def digest(body: dict[str, Any]) -> str:
+    """What an Idempotency-Key is bound to."""
+    return hashlib.sha256(json.dumps(["quote", body], sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def _shown() -> QuerySet[Quote]:
+    heavy = ("graph", "ui_graph", "inputs", "schema", "lock", "findings", "message")
+    return Quote.objects.select_related("workflow", "version", "planned").defer(*(f"version__{name}" for name in heavy))
+
+
+def _earlier(quote_id: UUID, body_sha256: str) -> Quote | None:
+    found = _shown().filter(id=quote_id).first()
+    if found is not None and found.basis.get("body_sha256") != body_sha256:
+        raise Invalid(
+            "idempotency_key_reused",
+            "This Idempotency-Key was used before with another body.",
+            "Use a new key for a new request; send the very same body to replay the first.",
+            details={"quote": str(found.id)},
+        )
+    return found
+
+
+def _start(starts_at: datetime | None, now: datetime) -> datetime:
+    if starts_at is None or now - announcing.LATE <= starts_at < now:
+        return now
+    if not now <= starts_at <= now + FURTHEST:
+        raise Invalid(
+            "starts_at_invalid", f"A batch starts between now and {FURTHEST.days} days from now.", "Correct starts_at, or leave it out for now.",
+            details={"field": "starts_at"},
+        )  # fmt: skip
+    return starts_at
+
+
+def _pool(workflow: Workflow) -> Pool:
+    pool = Pool.objects.filter(slug=workflow.pool_slug).first()
+    if pool is None:
+        raise Unavailable("pool_missing", "No pool serves this workflow at the moment.", "Try again later.", headers={"Retry-After": "60"})
+    return pool
+
+
+def _price(version: Version, plan: PlanRevision, jobs: int, charged: list[float], *, now: datetime) -> tuple[int, int]:
+    """What the jobs are expected to cost, and the most they can by what is measured now."""
+    terms = pricing.Terms(plan.price_per_job_microusd, plan.price_per_gpu_second_microusd)
+    measured = estimates.of_version(version.id, now=now)
+    mean_s = sum(charged) / len(charged) if charged else measured.p50_s
+    most = pricing.quote(terms, expected_s=measured.p95_s)
+    each = terms.per_job + terms.per_gpu_second * Decimal(str(round(mean_s, 9)))
+    return min(money.amount(jobs, each), most * jobs), most * jobs
+
+
+def _limits(customer: Customer, plan: PlanRevision, jobs: int, expected: int, *, now: datetime) -> list[dict[str, Any]]:
+    """Limits of the plan that the batch as a whole passes: it can be run, but not sent in one go."""
+    found: list[dict[str, Any]] = []
+    if jobs > plan.max_active_jobs:
+        message = f"Your plan lets {plan.max_active_jobs:,} jobs wait or run at once: send the rest as they end."
+        found.append({"limit": "active_jobs", "allowed": plan.max_active_jobs, "message": message})
+    left = quotas.standing(quotas.open_account(customer.id, now=now), plan, now=now).money_left_microusd
+    if expected > left:
+        message = f"{money.display(left)} of this month's limit is left: the batch passes it unless the limit is raised."
+        found.append({"limit": "month", "allowed": money.to_usd(left), "message": message})
+    return found
+
+
+def _finish(
+    pool: Pool, customer: Customer, plan: PlanRevision, jobs: int, took: list[float], *, begins: datetime, announce: bool, now: datetime
+) -> tuple[Finish, dict[str, Any]]:
+    rank = max(admission.PRIORITIES["normal"], admission.PRIORITIES.get(plan.max_priority, 1))
+    starts_in = (begins - now).total_seconds()
+    stands, notes = present.of_pool(pool, customer_id=customer.id, rank=rank, jobs=jobs, starts_in_s=starts_in, now=now)
+    _possible(jobs, sum(took) / len(took) if took else estimates.UNMEASURED_S, most=max(stands.terms.maximum, stands.live))
+    inner = min(starts_in, present.FAR_S)
+    batch = Batch(jobs=jobs, starts_in_s=inner, seconds=took, announced=announce, at_once=min(jobs, plan.max_active_jobs))
+    found = finishing.finish(stands, batch)
+    if found is None:
+        raise Unavailable(
+            "no_workers", "No worker can run these jobs at the moment, so nobody can say when they would be done.", "Try again later.",
+            headers={"Retry-After": "300"},
+        )  # fmt: skip
+    later = starts_in - inner
+    done = Finish(found.p50_s + later, found.p90_s + later, found.runs, found.took_s, found.peak)
+    if done.p50_s - starts_in > LONGEST.total_seconds():
+        raise _too_large((done.p50_s - starts_in) / 86400, max(stands.terms.maximum, stands.live))
+    if not took:
+        notes.insert(0, "This version has not been measured yet, so price and time are rough.")
+    elif len(took) < 20:
+        notes.insert(0, f"Only {len(took)} runs of this version were measured, so the times spread widely.")
+    mean = sum(took) / len(took) if took else None
+    basis = {
+        "jobs_ahead": stands.ahead,
+        "at_once_now": stands.ready,
+        "at_once_most": max(stands.terms.maximum, stands.live),
+        "seconds_per_job": round(mean, 3) if mean is not None else None,
+        "measured_runs": len(took),
+        "others_per_hour": round(stands.rates[0] * 3600, 1),
+        "simulations": done.runs,
+        "notes": notes,
+    }
+    return done, basis
+
+
+def _possible(jobs: int, mean_s: float, *, most: int) -> None:
+    """Refuse before it is simulated what cannot be done in time even by all workers at once."""
+    days = jobs * mean_s / max(1, most) / 86400
+    if days > LONGEST.days:
+        raise _too_large(days, most)
+
+
+def _too_large(days: float, most: int) -> Invalid:
+    return Invalid(
+        "batch_too_large",
+        f"These jobs would take about {days:,.0f} days with {most:,} running at once, the most there can be.",
+        f"Ask for fewer jobs, or talk to us about more capacity; a quote reaches {LONGEST.days} days.",
+        details={"field": "jobs", "most_at_once": most},
+    )
+
+
+def _announce(quote: Quote, customer: Customer, *, now: datetime) -> None:
+    """Only what the customer could pay for is announced, or anybody could have workers started for nothing."""
+    left = quotas.standing(quotas.open_account(customer.id, now=now), customer.plan_revision, now=now).money_left_microusd
+    open_ones = list(announcing.open_ones(now=now).filter(customer=customer))
+    if len(open_ones) >= MOST_ANNOUNCED:
+        raise LimitExceeded("announcements_limit", f"{MOST_ANNOUNCED} batches are announced already.", "Withdraw one first.")
+    told = sum(Quote.objects.filter(planned__in=open_ones).values_list("price_microusd", flat=True))
+    if quote.price_microusd + told > left:
+        raise OutOfMoney(
+            "monthly_limit_reached",
+            f"The announced batches would cost {money.display(quote.price_microusd + told)}, and {money.display(left)} of this month's limit is left.",
+            "Announce fewer jobs, or raise the monthly limit.",
+            details={"left_usd": money.to_usd(left), "needed_usd": money.to_usd(quote.price_microusd + told)},
+        )
+    seconds = quote.basis.get("seconds_per_job")
+    begins = max(quote.starts_at, now)
+    quote.planned = announcing.batch(
+        pool=quote.pool,
+        jobs=quote.jobs,
+        starts_at=begins,
+        ends_at=begins + SENT_WITHIN,
+        workflow=quote.workflow,
+        customer=customer,
+        work_s=quote.jobs * seconds if isinstance(seconds, int | float) else None,
+        name=f"{quote.jobs:,} jobs of {quote.workflow.slug}",
+        actor=_actor(customer),
+        now=now,
+    )
+    quote.save(update_fields=["planned"])
+
+
+def forget_old(*, before: datetime) -> int:
+    """Delete quotes that expired before then and were not announced; says how many."""
+    return Quote.objects.filter(expires_at__lt=before, planned__isnull=True).delete()[0]
+
+
+def planned_of(customer: Customer, *, now: datetime) -> QuerySet[PlannedDemand]:
+    """What this customer has announced and is not over."""
+    return announcing.open_ones(now=now).filter(customer=customer)
+
+
+def _actor(customer: Customer) -> str:
+    return f"customer {customer.slug}"
+
+
+def _when(at: datetime) -> str:
+    return at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
