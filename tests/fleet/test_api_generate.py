@@ -63,7 +63,7 @@ def test_the_best_that_fits_runs_and_says_why(api):
     assert answer["Location"].endswith(f"/v1/jobs/{said['id']}")
     assert "RateLimit" in answer
     plain = api.get(f"/v1/jobs/{said['id']}").json()
-    assert {**plain, "choice": choice} == {**said, "position": plain["position"], "eta_s": plain["eta_s"]}
+    assert {**plain, "choice": choice} == {**said, "position": plain["position"], "eta_s": plain["eta_s"], "waiting": plain["waiting"]}
 
 
 @pytest.mark.parametrize(

@@ -51,7 +51,9 @@ def test_a_submitted_job_is_queued_with_its_defaults_and_place(api):
     ]
     assert response["Location"] == f"http://testserver/v1/jobs/{job['id']}"
     assert "requests" in response["RateLimit"]
-    assert api.get(f"/v1/jobs/{job['id']}").json() == job | {"eta_s": api.get(f"/v1/jobs/{job['id']}").json()["eta_s"]}
+    shown = api.get(f"/v1/jobs/{job['id']}").json()
+    assert shown == job | {"eta_s": shown["eta_s"], "waiting": shown["waiting"]}
+    assert (job["waiting"], shown["waiting"]["code"]) == (None, "workers_starting")
 
 
 @pytest.mark.parametrize("body", [{}, {"inputs": {}}, b""])
