@@ -131,7 +131,8 @@ class Drive:
         if not queue.empty():
             return queue.get_nowait()
         try:
-            return await asyncio.wait_for(queue.get(), max(timeout_s, 0.001))
+            async with asyncio.timeout(max(timeout_s, 0.001)):
+                return await queue.get()
         except TimeoutError:
             return None
 

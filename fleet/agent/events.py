@@ -80,7 +80,8 @@ class EventSocket:
     async def ready(self, timeout_s: float) -> bool:
         """Wait for the first connection; False when it did not come. The run goes on either way."""
         try:
-            await asyncio.wait_for(self.open.wait(), timeout_s)
+            async with asyncio.timeout(timeout_s):
+                await self.open.wait()
         except TimeoutError:
             return False
         return True

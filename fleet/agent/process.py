@@ -93,7 +93,8 @@ class Engine:
                 with contextlib.suppress(ProcessLookupError):
                     process.send_signal(how)
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(process.wait(), STOP_S)
+                    async with asyncio.timeout(STOP_S):
+                        await process.wait()
         for task in self._drains:
             task.cancel()
         await asyncio.gather(*self._drains, return_exceptions=True)
