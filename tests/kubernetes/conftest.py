@@ -200,6 +200,12 @@ def kubeconfig(folder: Path, url: str, token: str, *, ca: str = "") -> str:
 
 
 @pytest.fixture
+def roles() -> Callable[[str], set[tuple[str, str, str]]]:
+    """(verb, group, resource) of each rule of a Role in deploy/."""
+    return lambda name: kube_server.role_rules(role(name)["rules"])
+
+
+@pytest.fixture
 def stub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stub]:
     """The stub alone, for faults that nobody can ask of a real server."""
     found = Stub(tmp_path)
