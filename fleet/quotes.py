@@ -321,11 +321,6 @@ def _announce(quote: Quote, customer: Customer, *, now: datetime) -> None:
     quote.save(update_fields=["planned"])
 
 
-def forget_old(*, before: datetime) -> int:
-    """Delete quotes that expired before then and were not announced; says how many."""
-    return Quote.objects.filter(expires_at__lt=before, planned__isnull=True).delete()[0]
-
-
 def planned_of(customer: Customer, *, now: datetime) -> QuerySet[PlannedDemand]:
     """What this customer has announced and is not over."""
     return announcing.open_ones(now=now).filter(customer=customer)

@@ -33,6 +33,7 @@ KEEP_DEMAND = timedelta(days=400)  # a year and a month: the seasons of a foreca
 SCHEDULES: dict[str, dict[str, Any]] = {
     "reconcile": {"func": "fleet.tasks.reconcile", "schedule_type": Schedule.HOURLY},
     "prune": {"func": "fleet.tasks.prune", "schedule_type": Schedule.DAILY},
+    "savings": {"func": "fleet.tasks.work_out_savings", "schedule_type": Schedule.HOURLY},
 }
 
 
@@ -48,6 +49,13 @@ def reconcile() -> int:
     if found.total:
         log.error("books do not agree; run manage.py reconcile", extra={"drift": found.total})
     return found.total
+
+
+def work_out_savings() -> int:
+    """The savings of finished days that are missing; nothing to do in most hours."""
+    from fleet import savings  # brings numpy, when it simulates
+
+    return savings.catch_up(now=timezone.now())
 
 
 def prune() -> dict[str, int]:

@@ -7,7 +7,7 @@ import pytest
 from billing import pricing
 from controlplane.kernel.errors import Conflict, Invalid, LimitExceeded, NotFound, OutOfMoney, Unavailable
 from controlplane.kernel.models import AuditEntry
-from fleet import announcing, estimates, job_times, quotes, rollups
+from fleet import announcing, estimates, job_times, quotes, rollups, tasks
 from fleet.models import Job, PlannedDemand, Pool, Quote, Worker
 from tests import factories
 from tests.fleet import planning_rows as rows
@@ -230,5 +230,5 @@ def test_old_quotes_are_forgotten_unless_announced(now):
     _, workflow, customer = world(now)
     kept = ask(customer, workflow, now=now, announce=True)
     ask(customer, workflow, now=now)
-    assert quotes.forget_old(before=now + timedelta(days=1)) == 1
+    assert tasks.sweep(now=now + timedelta(days=60))["quotes"] == 1
     assert Quote.objects.get() == kept
