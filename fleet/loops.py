@@ -10,7 +10,7 @@ from django.db.models import Max
 from django.utils import timezone
 
 from controlplane.kernel.loops import Loop, Tick
-from fleet import demand, emergencies, queue, rollups, scaling, smoke, tasks, watching, webhooks, worker_hours, workers
+from fleet import demand, ejecting, emergencies, queue, rollups, scaling, smoke, tasks, watching, webhooks, worker_hours, workers
 from fleet.models import Job, Pool
 from fleet.providers.local import Local
 
@@ -71,6 +71,14 @@ def _demand(tick: Tick) -> str:
     return f"{demand.recompute(now=tick.now)} rows"
 
 
+def _blame(tick: Tick) -> str:
+    said: list[str] = []
+    for pool in Pool.objects.all():
+        tick.keep(timezone.now())
+        said += ejecting.step(pool, fence=tick.fence, now=tick.now)
+    return ", ".join(said)
+
+
 def _worker_hours(tick: Tick) -> str:
     return f"{worker_hours.recompute(now=tick.now)} rows"
 
@@ -100,6 +108,7 @@ LOOPS = [
     Loop("fair-clock", 1.0, _fair_clock),
     Loop("rollups", 2.0, _rollups),
     Loop("demand", 2.0, _demand),
+    Loop("blame", 10.0, _blame, lease_s=45.0),
     Loop("worker-hours", 60.0, _worker_hours, lease_s=45.0),
     Loop("webhooks", 0.5, _webhooks, lease_s=45.0),
     Loop("smoke", 2.0, _smoke),
