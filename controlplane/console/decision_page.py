@@ -146,7 +146,7 @@ def _between(seen: Mapping[str, Any]) -> str | None:
 
 def _target(seen: Mapping[str, Any]) -> str | None:
     target, share = number(seen, "target_s"), number(seen, "target_share")
-    return None if target is None else f"{numbers.pct(share)} within {numbers.dur(target)}"
+    return None if target is None or share is None else f"{share * 100:g}% within {numbers.dur(target)}"
 
 
 def _planned(seen: Mapping[str, Any]) -> str | None:

@@ -13,11 +13,14 @@ from django.http.response import HttpResponseBase
 from django.utils import timezone
 
 from controlplane.console import decision_words, pages, pool_found, ranges, roles
+from controlplane.console.decision_words import Row
 from controlplane.kernel import money
 from fleet import queries_pools
 from fleet.models import Pool, ScalingDecision, Worker
 
 SHOWN = 12
+READ = 150
+"""So many are looked through for a page of lines."""
 KINDS = (("", "All", ""), ("up", "Up", "arrow-up"), ("down", "Down", "arrow-down"), ("held", "Held back", "lock"))
 
 
@@ -39,14 +42,26 @@ def kind_chips(request: HttpRequest, kind: str) -> list[dict[str, Any]]:
 
 
 def listed(request: HttpRequest, pool: Pool, kind: str, span: ranges.Range, workers: Sequence[Worker]) -> pages.Slice:
-    """Decisions of the range, newest first, a page of them."""
+    """Decisions of the range, newest first, a page of them. Neighbours that held back for one reason are one line."""
     found = queries_pools.decisions(pool=pool, kind=kind, start=span.start, end=span.end)
     after = pages.cursor(request)
     if after and len(after) == 2 and isinstance(after[1], int):
         with contextlib.suppress(ValueError):
             found = queries_pools.before(found, datetime.fromisoformat(str(after[0])), after[1])
-    cut = pages.cut(request, list(found[: SHOWN + 1]), lambda d: [d.at.isoformat(), d.id], size=SHOWN)
-    return replace(cut, rows=[decision_words.row(d, workers) for d in cut.rows])
+    read = list(found[: READ + 1])
+    rows: list[Row] = []
+    used = 0
+    for d in read[:READ]:
+        if rows and decision_words.same_stretch(rows[-1].d, d):
+            rows[-1] = replace(rows[-1], since=d.at, among=rows[-1].among + 1)
+        elif len(rows) == SHOWN:
+            break
+        else:
+            rows.append(decision_words.row(d, workers))
+        used += 1
+    # `cut` tells whether there is more from one row too many, and where the next page begins from the last decision used
+    cut = pages.cut(request, read[: used + 1], lambda d: [d.at.isoformat(), d.id], size=max(1, used))
+    return replace(cut, rows=rows)
 
 
 @roles.staff

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from controlplane.console import charts, numbers
@@ -144,6 +145,18 @@ class Row:
 
     d: ScalingDecision
     outcome: str = ""
+    since: datetime | None = None
+    """When the first of several in a row began that held back for the same reason; they are one line."""
+    among: int = 1
+
+    @property
+    def until(self) -> datetime | None:
+        """The end of a stretch, where it is one."""
+        return self.d.last_seen_at if self.d.repeats > 1 or self.among > 1 else None
+
+    @property
+    def at(self) -> datetime:
+        return self.since or self.d.at
 
     @property
     def words(self) -> str:
@@ -164,6 +177,11 @@ class Row:
     @property
     def effect(self) -> tuple[str, str]:
         return effect(self.d)
+
+
+def same_stretch(later: ScalingDecision, d: ScalingDecision) -> bool:
+    """Whether two neighbours differ only in how much was wanted: a person reads them as one."""
+    return bool(d.bound) and not d.applied and not later.applied and (d.action, d.bound, d.policy) == (later.action, later.bound, later.policy)
 
 
 def row(d: ScalingDecision, workers: Sequence[Worker]) -> Row:

@@ -95,7 +95,7 @@ def said(term: str, value: Any, *, money: bool = True) -> str:
     if term in ("target_s", "start_s"):
         return numbers.dur(value)
     if term in ("target_share", "on_demand_share"):
-        return numbers.pct(value)
+        return f"{value * 100:g}%"
     if term == "policy":
         return name_of(str(value))
     if isinstance(value, bool):
@@ -116,7 +116,7 @@ def card(pool: Pool, *, money: bool) -> list[tuple[str, str]]:
     found = [
         ("Minimum, maximum", f"{pool.base:,}, {pool.max:,}"),
         ("Policy", name_of(pool.policy)),
-        ("Wait target", f"{numbers.pct(pool.target_share)} within {numbers.dur(pool.target_s)}"),
+        ("Wait target", f"{pool.target_share * 100:g}% within {numbers.dur(pool.target_s)}"),
     ]
     usual = policies.defaults(pool.policy) if pool.policy in policies.POLICIES else {}
     given = pool.knobs if isinstance(pool.knobs, dict) else {}

@@ -11,7 +11,7 @@ from fleet import queries_pools
 from fleet.models import Pool
 from fleet.queries_pools import PoolNow
 
-YOUNG = ((timedelta(hours=1), "1h"), (timedelta(hours=6), "6h"))
+YOUNG = ((timedelta(minutes=12), "15m"), (timedelta(hours=1), "1h"), (timedelta(hours=6), "6h"))
 
 
 def found(slug: str, *, now: datetime, request: HttpRequest | None = None) -> PoolNow:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -56,6 +57,8 @@ def pool(request: HttpRequest, slug: str) -> HttpResponse:
         "emergency_url": address("ops:emergency"),
         **pool_actions.forms(here),
     }
+    if not isinstance(context["measured"], pages.Failed) and not context["measured"]["looks"] and "ahead" not in request.GET:
+        span = replace(span, ahead="0")  # nothing is known of the future: the range does not claim to show it
     if not isinstance(context["measured"], pages.Failed) and money:
         context["saved_detail"] = f"saved {numbers.usd(context['measured']['saved'])} in this range"
     crumbs = [("Fleet", reverse("ops:fleet")), (slug, "")]
@@ -97,6 +100,7 @@ def measured(here: PoolNow, span: ranges.Range, everybody: Sequence[Worker], uni
     p95 = waits.of().quantile(0.95)
     return {
         "capacity": capacity,
+        "looks": looks,
         "waits": pool_chart.waits(waits, target_s=pool.target_s, future=pool_chart.times_ahead(had, until), events=marks),
         "legend": pool_chart.legend(capacity),
         "wait_legend": [("Wait p95", "--c3", "line"), ("Wait p50", "--c6", "dash")],

@@ -18,7 +18,7 @@ from controlplane.kernel.errors import NotFound
 from fleet import membership, queries_workers
 from fleet.buckets import BUCKETS
 from fleet.models import Worker
-from fleet.queries_workers import OneWorker
+from fleet.queries_workers import Moment, OneWorker
 
 SILENT_S = 15.0
 COLOURS = {"starting": "--c5", "loading": "--c3", "busy": "--c1", "idle": "--line-strong", "draining": "--c6", "faulted": "--bad"}
@@ -83,7 +83,7 @@ def worker(request: HttpRequest, worker_id: UUID) -> HttpResponse:
         "parts": [(WORDS[b], one.split.ms[b] / 1000, COLOURS[b]) for b in BUCKETS],
         "buckets": [(WORDS[b], one.split.ms[b] / 1000, one.split.microusd[b]) for b in BUCKETS if one.split.ms[b]],
         "life": _life(one),
-        "timeline": [(MOMENTS.get(m.kind, m.kind), m) for m in reversed(one.timeline)],
+        "timeline": [(MOMENTS.get(m.kind, m.kind), _note(m, w), m) for m in reversed(one.timeline)],
         "facts": _facts(one),
         "health": _health(one),
         "silent": one.health.silent_s is not None and one.health.silent_s > SILENT_S,
@@ -128,6 +128,13 @@ def _life(one: OneWorker) -> list[dict[str, Any]]:
         {"width": round(s.seconds / total * 100, 3), "color": COLOURS[s.bucket], "label": f"{WORDS[s.bucket]} {numbers.dur(s.seconds)} from {s.since:%H:%M}"}
         for s in one.stretches
     ]
+
+
+def _note(moment: Moment, w: Worker) -> str:
+    """What is said beside a moment; an end has its reason in words."""
+    if moment.kind in ("stopped", "lost"):
+        return w.stop_message or w.stop_reason.replace("_", " ")
+    return moment.note
 
 
 def _facts(one: OneWorker) -> list[tuple[str, str]]:

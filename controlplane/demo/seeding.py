@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable
 from datetime import datetime
+from typing import Any
 
 from django.conf import settings
 
@@ -29,12 +30,14 @@ PLANS = (
 )
 CUSTOMERS = (("northwind", "Northwind Retail", "studio"), ("lumen", "Lumen Agency", "growth"), ("kite", "Kite Notes", "starter"))
 MAIN_CUSTOMER = "northwind"
+DEMO_TERMS: dict[str, Any] = {"base": 1, "maximum": 4, "target_s": 10.0, "knobs": {"hold_s": 20.0}}
+"""A short target and a short hold, so that the pool is seen to grow and to shrink within two minutes."""
 
 
 def seed(*, say: Callable[[str], None], now: datetime) -> bool:
     """Everything that is missing; tells whether the catalogue was empty before."""
     if not Pool.objects.exists():
-        pools.create(slug=POOL, name="Default", provider="local", base=1, maximum=2, price_per_hour_microusd=450_000, actor=AUTHOR, now=now)
+        pools.create(slug=POOL, name="Default", provider="local", price_per_hour_microusd=450_000, actor=AUTHOR, now=now, **DEMO_TERMS)
     ensure_customers(now=now)
     first = not Workflow.objects.exists()
     if first:

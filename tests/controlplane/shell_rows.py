@@ -50,7 +50,7 @@ def spent(customer, microusd, *, now):
 
 def busy_world(now, *, jobs=12, name="l40s-image", customer="harbor"):
     """A pool with workers, a customer, jobs that ended well and badly, rollups, decisions and an audit entry."""
-    pool = factories.make_pool(now=now, slug=name, base=1, max=8)
+    pool = factories.make_pool(now=now - timedelta(days=3), slug=name, base=1, max=8)
     factories.make_worker(pool, now=now - timedelta(hours=3))
     worker = factories.make_worker(pool, now=now - timedelta(hours=2), usage={"vram_used_bytes": 10**10, "vram_total_bytes": 48 * 10**9})
     who = factories.make_customer(now=now - timedelta(days=20), slug=customer)
