@@ -139,8 +139,8 @@ class Plan:
         return asdict(self)
 
 
-Simulate = Callable[[Case, float, float], Waits]
-"""(case, load in today's workers, capacity in today's workers) -> waits."""
+Simulate = Callable[[Case, float, float, float], Waits]
+"""(case, load in today's workers, workers there are, their capacity in today's workers) -> waits."""
 
 
 def plan(case: Case, options: Sequence[Option], *, simulate: Simulate | None = None) -> Plan:
@@ -200,6 +200,8 @@ def _worked_out(case: Case, option: Option, simulate: Simulate | None) -> Result
         jobs = _load(case, case.jobs_a_month, month)
         months.append(Month(month, load, most, _capacity(case, option, steps), steps, monthly, total, round(monthly / jobs) if jobs > 0 else 0))
     capacity = _capacity(case, option, 1)
+    # Larger workers are as many as before.
+    workers = case.workers + (0 if option.kind == "vertical" else option.workers)
     promised = round(case.monthly_microusd / case.jobs_a_month * option.work) if case.jobs_a_month > 0 else 0
     return Result(
         option=option,
@@ -209,8 +211,8 @@ def _worked_out(case: Case, option: Option, simulate: Simulate | None) -> Result
         job_microusd=promised,
         meets_target=None if case.target_job_microusd is None else promised <= case.target_job_microusd,
         months=tuple(months),
-        waits=simulate(case, months[0].load, capacity) if simulate else None,
-        waits_later=simulate(case, months[-1].load, capacity) if simulate else None,
+        waits=simulate(case, months[0].load, workers, capacity) if simulate else None,
+        waits_later=simulate(case, months[-1].load, workers, capacity) if simulate else None,
     )
 
 
@@ -257,6 +259,8 @@ def _when_full(result: Result) -> str:
         return f"{name} holds the peaks for as long as nothing grows."
     if full == 0:
         return f"{name} does not hold the peaks from the first day."
+    if full < 0.05:
+        return f"{name} just holds the peaks of the first day, and none that grow; the average for {result.average_full or 0:.1f} months."
     average = f", the average for {result.average_full:.1f}" if result.average_full else ""
     return f"{name} holds the peaks for {full:.1f} months{average}; then another step is due."
 
