@@ -24,7 +24,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 
 from builds.models import Version
-from controlplane.api import model_stores
+from controlplane.api import fleet_metrics, model_stores
 from controlplane.kernel import envelope, metrics
 from controlplane.kernel.errors import Forbidden
 from controlplane.kernel.models import LoopLease, OutboxEntry
@@ -144,6 +144,7 @@ class State(Collector):
     def collect(self) -> Iterator[CounterMetricFamily | GaugeMetricFamily | HistogramMetricFamily]:
         yield from self._jobs()
         yield from self._pools()
+        yield from fleet_metrics.families(now=self._now)
         yield from self._loops()
         yield from self._smoke()
         yield from model_stores.families(now=self._now)
