@@ -89,6 +89,7 @@ class Forecast(models.Model):
     points = models.JSONField(help_text="Per step, in workers' worth of work: [[p50, p10, p90, target_share quantile], …]")
     arrivals = models.JSONField(default=list, help_text="Per step, jobs: [[p50, p10, p90], …]")
     backtest = models.JSONField(help_text="wape, mase, coverage, pinball, folds, by_method: [{method, wape, mase, coverage}]")
+    plan = models.JSONField(default=dict, help_text="Of a pool: floors per step, and what they were drawn from (`fleet.forecasts`)")
     usable = models.BooleanField(help_text="Good enough to move the floor")
     why = models.CharField(max_length=300, blank=True, help_text="Why it is not usable, or what limits it")
 
