@@ -124,7 +124,8 @@ def _clustered(tried: Sequence[Tried], who: Hashable, *, of: _Key) -> list[Tried
             key = (t.customer, t.workflow)
             firsts[key] = min(t.at, firsts.get(key, t.at))
     works = {(t.customer, t.workflow) for t in tried if of(t) != who and not t.failed and t.at > firsts.get((t.customer, t.workflow), math.inf)}
-    kept, seen = [], defaultdict(int)
+    kept: list[Tried] = []
+    seen: dict[Hashable, int] = defaultdict(int)
     for t in sorted(tried, key=lambda t: t.at):
         key = (t.customer, t.workflow)
         if of(t) == who and t.failed and key in firsts and key not in works:

@@ -36,8 +36,9 @@ def notice(worker: Worker, *, at: datetime, why: str = "", now: datetime) -> boo
             return False
         worker.preempt_at = at
         if fresh:
+            if not WorkerChange.objects.filter(worker=worker, kind=WorkerChange.Kind.NOTICE).exists():
+                interrupted(worker)
             WorkerChange.objects.create(worker=worker, at=now, kind=WorkerChange.Kind.NOTICE, note=(why or "Its provider gave notice.")[:500])
-            interrupted(worker)
         taken = take_back(worker, now=now)
     log.warning("worker will be taken away", extra={"worker": worker.name, "in_s": round((at - now).total_seconds(), 1), "jobs_taken_back": taken})
     return True

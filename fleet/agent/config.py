@@ -62,6 +62,7 @@ class Settings:
     min_free_ram_bytes: int = 512 * MIB
     max_input_bytes: int = 512 * MIB
     health_file: Path | None = None
+    preempt_file: Path | None = None
     store: StoreSettings | None = None
     log_level: str = "info"
 
@@ -93,6 +94,7 @@ def parser() -> argparse.ArgumentParser:
     flag("--min-free-ram-mib", "COMFYPLANE_MIN_FREE_RAM_MIB", "below this no job is claimed, default 512")
     flag("--max-input-mib", "COMFYPLANE_MAX_INPUT_MIB", "largest input file, default 512")
     flag("--health-file", "COMFYPLANE_HEALTH_FILE", "where to write whether this worker is well, for python -m fleet.agent.health")
+    flag("--preempt-file", "COMFYPLANE_PREEMPT_FILE", "file that appears when this machine is about to be taken away; SIGUSR1 says the same")
     flag("--store-dir", "COMFYPLANE_STORE_DIR", "where models are kept, shared by the workers of the host; default: no store")
     flag("--models-dir", "COMFYPLANE_MODELS_DIR", "models folder of the engine that the store's files are linked into, default one of its own")
     flag("--poll-s", "COMFYPLANE_POLL_S", "history poll beside the websocket, default 2")
@@ -122,6 +124,7 @@ def from_args(argv: Sequence[str], env: Mapping[str, str] = os.environ) -> tuple
     directory = value("comfyui_dir", "COMFYUI_DIR")
     work_dir = value("work_dir", "COMFYPLANE_WORK_DIR")
     health_file = value("health_file", "COMFYPLANE_HEALTH_FILE")
+    preempt_file = value("preempt_file", "COMFYPLANE_PREEMPT_FILE")
     url = value("url", "COMFYPLANE_URL").rstrip("/")
     token = value("pool_token", "COMFYPLANE_POOL_TOKEN")
     token_file = value("pool_token_file", "COMFYPLANE_POOL_TOKEN_FILE")
@@ -161,6 +164,7 @@ def from_args(argv: Sequence[str], env: Mapping[str, str] = os.environ) -> tuple
         min_free_ram_bytes=int(number("min_free_ram_mib", "COMFYPLANE_MIN_FREE_RAM_MIB", 512) * MIB),
         max_input_bytes=int(number("max_input_mib", "COMFYPLANE_MAX_INPUT_MIB", 512) * MIB),
         health_file=Path(health_file) if health_file else None,
+        preempt_file=Path(preempt_file) if preempt_file else None,
         store=store,
         log_level=value("log_level", "COMFYPLANE_LOG_LEVEL", "info"),
     )

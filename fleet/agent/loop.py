@@ -19,6 +19,7 @@ from fleet.agent.enrolment import Rhythm
 from fleet.agent.keeper import Hopeless, Keeper
 from fleet.agent.leaving import Leaving
 from fleet.agent.logs import Log, about
+from fleet.agent.notice import Notice
 from fleet.agent.pulse import Pulse
 from fleet.agent.room import Room
 from fleet.agent.run import JobRun, Report
@@ -45,6 +46,7 @@ class Agent:
         self.current: JobRun | None = None
         self.leaving: Leaving | None = None
         self.draining = False
+        self.notice = Notice(settings.preempt_file, moved=self._moved)
         self.warm: list[str] = []
         self.room = Room(settings, work_dir)
         self.rhythm = Rhythm()
@@ -140,7 +142,7 @@ class Agent:
                 continue
             if self.room.look():
                 self._moved()
-            if self.room.short:
+            if self.room.short or self.notice.given:  # with notice, the control plane says when to leave
                 await self._waker.nap(SHORT_WAIT_S)
                 continue
             try:
@@ -265,6 +267,8 @@ class Agent:
         for number in (signal.SIGTERM, signal.SIGINT):
             with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):
                 loop.add_signal_handler(number, self.signalled)
+        with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):
+            loop.add_signal_handler(signal.SIGUSR1, self.notice.give)
 
     def signalled(self) -> None:
         """First signal: finish the job, then leave. Second: leave now."""
@@ -320,6 +324,7 @@ class Agent:
             "state": state,
             "jobs": [run.heartbeat()] if run else [],
             "usage": self.room.body() | ({"store": self.shelf.figures | ({"loading": vars(run.loading)} if run and run.loading else {})} if self.shelf else {}),
+            **({"preempt_in_s": round(left, 1)} if (left := self.notice.left_s()) is not None else {}),
             **({"warmup": self.keeper.rehearsal.body()} if self.keeper.rehearsal.pieces else {}),
         }
 
@@ -335,7 +340,7 @@ class Agent:
 
     async def _beat(self) -> None:
         assert self._pulse is not None
-        watching = [asyncio.create_task(self.room.watch_vram(self.keeper))]
+        watching = [asyncio.create_task(self.room.watch_vram(self.keeper)), asyncio.create_task(self.notice.watch())]
         if self.shelf is not None:
             watching.append(asyncio.create_task(self.shelf.watch()))
         try:
