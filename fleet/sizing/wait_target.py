@@ -1,4 +1,4 @@
-"""The default: enough workers that the stated share of jobs starts within the target, from what jobs really take."""
+"""The default: enough workers that the stated share of jobs starts within the target, from what jobs and starts really take."""
 
 from __future__ import annotations
 
@@ -6,30 +6,120 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar
 
+from fleet.sizing import announced, attainment, erlang, waits
 from fleet.sizing.seen import Memory, Proposal, Seen
-from fleet.sizing.words import jobs, seconds, workers
+from fleet.sizing.words import jobs, seconds, share, workers
+
+REVIEW_S = 7.5
+"""Half a tick: an order waits so long on average before it is given."""
+TREND = 0.8
+"""How far the work expected during a start is believed, against the queue that is there."""
+SHORTEST_HOLD_S = 60.0
+MOST = 4
+"""Sizes up to so many times the maximum are worked out, to say what would be needed."""
 
 
 @dataclass(frozen=True, slots=True)
 class WaitTarget:
-    """Offered work plus a margin, plus what clears the backlog in time; fewer after the need has been lower for `hold_s`."""
+    """Sizes to the wait target: offered work by Erlang's formula with room for its swings, and whatever would still wait when a new
+    worker became ready, cleared within the target. Learns from its own late jobs how careful to be. A worker is kept idle for about as
+    long as starting another would cost."""
 
     name: ClassVar[str] = "wait-target"
-    margin: float = 0.4
-    hold_s: float = 180.0
+    aim: float = 0.6
+    """Share of the late jobs that the target allows which it makes use of: less is dearer and safer."""
+    spare: float = 0.0
+    """Workers kept beyond what is worked out."""
+    hold_s: float = 0.0
+    """Seconds that less must have been needed before workers leave; 0: four fifths of a cold start, a minute at least."""
+    learn: float = 1.0
+    """1: the share of late jobs moves how careful it is; 0: it does not."""
 
     def decide(self, seen: Seen, memory: Memory) -> Proposal:
-        offered = max(seen.rate_1m, seen.rate_5m) * seen.job.mean_s
-        steady = math.ceil(offered + self.margin * math.sqrt(offered))
-        rest = seen.waiting_work_s - seen.live * seen.target_s
-        backlog = math.ceil(rest / max(2 * seen.target_s, 60.0)) if rest > 0 else 0
-        need = max(seen.base, steady + backlog)
-        terms = {"offered": offered, "steady": steady, "backlog": backlog}
-        live = seen.live
+        attainment.note(seen, memory)
+        care = attainment.caution(seen, memory, aim=self.aim) if self.learn else 0.0
+        need, keep, terms, why, rule = self._needs(seen, care)
+        most_needed = self._most_needed(seen, memory, keep)
+        live, allowed = seen.live, 1 - seen.target_share
+        terms = {**terms, "caution": care, "most_needed": most_needed}
+        late = attainment.late_share(memory)
+        if late is not None:
+            terms["late_share"] = late
         if need > live:
-            return Proposal(need, f"{jobs(seen.queue or 0)} and {offered:.1f} workers' worth of work arrives: {workers(need)} are needed.", "steady", terms)
-        leaving = sum(1 for s in seen.idle_s if s >= self.hold_s)
-        if need < live and leaving:
-            size = max(need, live - leaving)
-            return Proposal(size, f"{workers(need)} would do, and {workers(leaving)} had nothing to do for {seconds(self.hold_s)}.", "idle", terms)
-        return Proposal(live, f"{workers(live)} for {offered:.1f} workers' worth of work: nothing to change.", "steady", terms)
+            return Proposal(need, why, rule, terms, waits.expected_s(seen, need, late=allowed))
+        size = max(seen.base, most_needed, seen.busy)
+        if size < live:
+            said = f"{workers(size)} would do, and no more were needed for {seconds(self._hold_s(seen))}, about what another start would cost."
+            return Proposal(size, said, "idle", terms, waits.expected_s(seen, size, late=allowed))
+        waiting = f"{jobs(seen.queue)} for {workers(live)}" if seen.queue else f"No job waits and {seen.busy:,} of {workers(live)} are busy"
+        booting = f", {seen.coming:,} of them still starting" if seen.coming else ""
+        return Proposal(live, f"{waiting}{booting}: {_enough(seen, most_needed)}.", "steady", terms, waits.expected_s(seen, live, late=allowed))
+
+    def _needs(self, seen: Seen, care: float) -> tuple[int, int, dict[str, float], str, str]:
+        """Workers to have now, workers not to go below, the figures behind both, and why in a sentence."""
+        target, cold, mean = max(seen.target_s, 1.0), seen.cold.p50_s, seen.job.mean_s
+        horizon = cold + REVIEW_S
+        allowed = max(1e-4, 1 - seen.target_share)
+        ahead = announced.of(seen)
+        quick = max(seen.rate_1m, seen.rate_5m) * mean * ahead.factor + ahead.offered
+        offered = (max(seen.rate_1m, seen.rate_5m) + seen.rate_5m) / 2 * mean * ahead.factor + ahead.offered
+        # Demand can swing while a start lasts; the longer that is against the target, the more room it needs. The wait itself is a
+        # buffer, so a short start needs less than the offered work in hand.
+        room = -0.45 + 0.2 * min(4.0, cold / target) * min(1.2, math.log10(1 / allowed) / 2) + 0.35 * care
+        swing = math.sqrt(offered)
+        planned = max(0.0, offered + room * (0.5 * offered + swing))
+        late, most = max(0.01, allowed), MOST * max(seen.maximum, 1)
+        steady = erlang.size(planned, job=seen.job, wait_s=target, late=late, most=most)
+        # A little too few is not worth a start: it is ordered for only when half a swing less would be too few as well.
+        firm = steady if erlang.size(max(0.0, planned - 0.5 * swing), job=seen.job, wait_s=target, late=late, most=most) > seen.live else 0
+        done = (seen.ready or 0) * horizon + sum(max(0.0, horizon - max(0.0, cold - age)) for age in seen.coming_s)
+        left = max(0.0, seen.waiting_work_s + TREND * (quick * horizon - done))
+        if ahead.work_s:
+            left = max(left, seen.waiting_work_s + ahead.work_s + TREND * (quick * horizon - done))
+        clear_s = target * min(1.3, max(0.15, 0.6 * math.exp(-0.25 * care)))
+        clear = min(1_000_000, math.ceil(left / clear_s))
+        spare = round(self.spare)
+        floor = max(seen.base, ahead.workers)
+        keep = max(floor, steady + spare, clear + spare)
+        need, rule = max((firm + spare if firm else 0, "steady"), (clear + spare if clear > seen.live else 0, "backlog"), (floor, "floor"))
+        if seen.queue and seen.live < 1 and need < 1:
+            need, rule = 1, "first"
+        terms = {"offered": offered, "steady": steady, "backlog": clear, "left_s": left, "horizon_s": horizon, "cold_s": cold, "job_s": mean}
+        if ahead.why and need > seen.live and need > (firm if not ahead.work_s and not ahead.offered else 0):
+            return need, keep, terms, f"{ahead.why} {workers(need)} are needed for it.", "announced"
+        return need, keep, terms, _why(seen, rule, need, offered, left), rule
+
+    def _hold_s(self, seen: Seen) -> float:
+        return self.hold_s or max(SHORTEST_HOLD_S, 0.8 * seen.cold.p50_s)
+
+    def _most_needed(self, seen: Seen, memory: Memory, keep: int) -> int:
+        """The most that was needed within the hold, this moment included."""
+        since = seen.now_s - self._hold_s(seen)
+        past = [[at, size] for at, size in memory.get("needs", ()) if since < at <= seen.now_s]
+        while past and past[-1][1] <= keep:  # it can never be the most again
+            past.pop()
+        past.append([seen.now_s, keep])
+        memory["needs"] = past
+        return int(past[0][1])
+
+
+def _why(seen: Seen, rule: str, need: int, offered: float, left: float) -> str:
+    goal = f"{share(seen.target_share)} of the jobs within {seconds(seen.target_s)}"
+    if rule == "backlog":
+        waiting = jobs(seen.queue or 0)
+        then = f"{seconds(left)} of work would be left when a new worker is ready, {seconds(seen.cold.p50_s)} from now"
+        return f"{waiting}, and {then}: {goal} takes {workers(need)}."
+    if rule == "first":
+        return f"{jobs(seen.queue or 0)} and there is no worker."
+    if rule == "floor":
+        return f"The pool keeps at least {workers(need)}."
+    return f"Arriving jobs keep {offered:.1f} workers busy at {seconds(seen.job.mean_s)} each: {goal} takes {workers(need)}."
+
+
+def _enough(seen: Seen, needed: int) -> str:
+    live = seen.live
+    if needed > live:
+        return "a few too few to be worth a start"
+    if needed == live:
+        return "just what is needed"
+    return f"{workers(needed)} would do, but those at work and starting are never stopped"

@@ -21,3 +21,8 @@ def seconds(value: float) -> str:
     if whole < 5400:
         return f"{whole // 60}m {whole % 60:02d}s"
     return f"{whole // 3600}h {whole % 3600 // 60:02d}m"
+
+
+def share(value: float) -> str:
+    """99 %, 99.9 %, 95 %."""
+    return f"{value * 100:.4g} %"
