@@ -8,6 +8,7 @@ from fleet.sizing import erlang
 from fleet.sizing.seen import Seen
 
 LONGEST_S = 6 * 3600.0
+PILING_S = 300.0
 
 
 def expected_s(seen: Seen, size: int, *, late: float | None = None) -> float | None:
@@ -29,7 +30,8 @@ def expected_s(seen: Seen, size: int, *, late: float | None = None) -> float | N
         starting = max(0.0, seen.cold.p50_s - seen.coming_s[0]) if not seen.ready else 0.0
     if not seen.ready and not seen.coming:
         starting = seen.cold.p50_s
-    steady = erlang.wait_s(size, offered, job=seen.job, late=allowed)
-    if math.isinf(steady):
-        steady = (offered - size) / size * 300.0 + erlang.spread_s(seen.job)
+    # Close to what can just be done the long run is too long to come true: one worker more than that speaks for it.
+    steady = min(erlang.wait_s(size, offered, job=seen.job, late=allowed), math.log(1 / allowed) * erlang.spread_s(seen.job))
+    if offered > size:
+        steady += (offered - size) / size * PILING_S
     return min(LONGEST_S, max(steady, piled + starting))
