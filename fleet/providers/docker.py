@@ -137,7 +137,7 @@ class Docker:
 
     def _containers(self, engine: Engine, pool: Pool) -> list[Instance]:
         labels = [f"{container.INSTALLATION}={self.installation}", f"{container.POOL_NUMBER}={pool.pk}"]
-        rows = engine.call(lambda api: [row for row in api.containers(all=True, filters={"label": labels}) if row["Id"] and row["Labels"][container.INSTANCE]])
+        rows = engine.call(partial(_listed, labels=labels, whole=(container.INSTANCE,)))
         rows.sort(key=lambda row: row.get("Created") or 0, reverse=True)
         self._finish(engine, [row for row in rows if row.get("State") == "created"])
         found, looked = [], 0
@@ -227,11 +227,11 @@ class Docker:
 
     def _free(self, engine: Engine, options: Options, gpus: int) -> list[str]:
         """The least used of the devices named. Whoever put it there, a container that says what it uses counts. Raises NoCapacity."""
-        rows = engine.call(lambda api: api.containers(all=True, filters={"label": container.DEVICES}))
+        rows = engine.call(partial(_listed, labels=[container.DEVICES]))
         used = dict.fromkeys(options.devices, 0)
         for row in rows:
             if row.get("State") in ("created", "running", "paused", "restarting", "removing"):
-                for device in str((row.get("Labels") or {}).get(container.DEVICES) or "").split(","):
+                for device in str(row["Labels"].get(container.DEVICES) or "").split(","):
                     if device in used:
                         used[device] += 1
         free = sorted((d for d in options.devices if used[d] < options.per_device), key=lambda d: used[d])
@@ -276,6 +276,17 @@ class Docker:
 def _place(said: Mapping[str, Any]) -> tuple[str, str]:
     """Which engine settings or a reference mean."""
     return str(said.get("host") or settings.BUILD["DOCKER_HOST"]), str(said.get("tls_dir") or "")
+
+
+def _listed(api: Any, *, labels: list[str], whole: tuple[str, ...] = ()) -> list[dict[str, Any]]:
+    """Containers with these labels, running or not. What is no list of containers must not pass for an empty one: it raises."""
+    rows = api.containers(all=True, filters={"label": labels})
+    if not isinstance(rows, list):
+        raise TypeError("the list of containers is no list")
+    for row in rows:
+        if not (row["Id"] and row["State"] and isinstance(row["Labels"], dict) and all(row["Labels"].get(name) for name in whole)):
+            raise ValueError("a container without id, state or label")
+    return rows
 
 
 def _inspected(api: Any, *, id_: str) -> dict[str, Any]:

@@ -73,7 +73,7 @@ class Engine:
                 self._drop(within_s)  # an engine that was restarted may be another one by now
                 if attempt == 2 or not isinstance(error, requests.exceptions.ConnectionError):
                     raise Unavailable(f"The Docker engine at {self.host} cannot be reached: {short(error)}") from error
-            except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+            except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
                 self._drop(within_s)
                 raise Unavailable(f"The Docker engine at {self.host} gave an answer that makes no sense: {short(error)}") from error
         raise AssertionError("not reached")
