@@ -22,6 +22,7 @@ urlpatterns = [
     path("ops/api/", include("controlplane.console.dependencies_api")),
     path("ops/api/", include("controlplane.console.lock_api")),
     path("ops/api/", include("controlplane.console.build_api")),
+    path("ops/api/", include("controlplane.console.fleet_api")),
     path("ops/api/", include("controlplane.console.planning_api")),
     path("ops/", include("controlplane.console.urls")),
 ]

@@ -15,7 +15,7 @@ from django.views.decorators.http import require_POST
 from controlplane.console import actions, numbers, pages, roles
 from controlplane.console.overview import address
 from controlplane.kernel.errors import NotFound
-from fleet import membership, queries_workers
+from fleet import membership, queries_workers, replacing
 from fleet.buckets import BUCKETS
 from fleet.models import Worker
 from fleet.queries_workers import Moment, OneWorker
@@ -60,7 +60,7 @@ def acts() -> list[tuple[str, str, str]]:
 
 
 def _calls() -> dict[str, Callable[..., Any]]:
-    return {name: getattr(membership, name) for name, _, _ in ACTS if hasattr(membership, name)}
+    return {"cordon": membership.cordon, "uncordon": membership.uncordon, "drain": membership.drain, "replace": replacing.ask}
 
 
 @roles.staff
