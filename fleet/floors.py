@@ -7,6 +7,7 @@ from datetime import datetime
 
 from django.db.models import Max
 
+from fleet import forecasts
 from fleet.models import EmergencyAction, Pool
 
 
@@ -26,8 +27,9 @@ def of(pool: Pool, *, now: datetime) -> Bounds:
         pool=pool, kind=EmergencyAction.Kind.RAISE, starts_at__lte=now, expires_at__gt=now, ended_at__isnull=True
     ).aggregate(base=Max("base"), max=Max("max"), until=Max("expires_at"))
     maximum = max(pool.max, raised["max"] or 0, raised["base"] or 0)
-    base, why = pool.base, ""
+    found = forecasts.floor(pool, now=now)
+    base, why = found.workers, found.why if found.workers != pool.base else ""
     if raised["until"]:
-        base = max(base, raised["base"] or 0)
+        base = max(base, pool.base, raised["base"] or 0)
         why = f"Capacity is raised until {raised['until']:%H:%M} UTC."
     return Bounds(min(base, maximum), maximum, why)

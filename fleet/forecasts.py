@@ -13,7 +13,8 @@ from uuid import UUID
 
 from django.db import transaction
 
-from fleet import forecast_series, job_times
+from fleet import forecast_alerts, forecast_series, job_times
+from fleet.forecast_alerts import Alert
 from fleet.forecast_series import STEP_S, hour_of
 from fleet.models import Forecast, PlannedDemand, Pool
 
@@ -78,6 +79,12 @@ def floor(pool: Pool, *, now: datetime) -> Floor:
     else:
         found = _by_plan(pool, row, now=now)
     return _with_events(pool, found, now=now)
+
+
+def alerts(pool: Pool, *, now: datetime) -> list[Alert]:
+    """When the pool's maximum is reached by its newest forecast, unless that is too old or not good enough."""
+    row = latest(pool, now=now)
+    return forecast_alerts.of(pool, row, now=now) if row is not None and now - row.made_at <= STALE else []
 
 
 @dataclass(frozen=True, slots=True)

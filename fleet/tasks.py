@@ -19,8 +19,8 @@ from django_q.tasks import async_task
 
 from controlplane.kernel import blobs
 from controlplane.kernel.models import OutboxEntry
-from fleet import smoke_images
-from fleet.models import CapacityMinute, DemandMinute, Quote, ScalingDecision, SmokeRun, Worker
+from fleet import forecasts, smoke_images
+from fleet.models import CapacityMinute, DemandMinute, Pool, Quote, ScalingDecision, SmokeRun, Worker
 from fleet.reconcile import drift
 
 log = logging.getLogger(__name__)
@@ -34,6 +34,7 @@ SCHEDULES: dict[str, dict[str, Any]] = {
     "reconcile": {"func": "fleet.tasks.reconcile", "schedule_type": Schedule.HOURLY},
     "prune": {"func": "fleet.tasks.prune", "schedule_type": Schedule.DAILY},
     "savings": {"func": "fleet.tasks.work_out_savings", "schedule_type": Schedule.HOURLY},
+    "forecast": {"func": "fleet.tasks.forecast", "schedule_type": Schedule.HOURLY},
 }
 
 
@@ -56,6 +57,18 @@ def work_out_savings() -> int:
     from fleet import savings  # brings numpy, when it simulates
 
     return savings.catch_up(now=timezone.now())
+
+
+def forecast() -> dict[str, str]:
+    """This hour's forecast of every pool: its method, or why there is none. One pool's trouble does not keep the others from theirs."""
+    done: dict[str, str] = {}
+    for pool in Pool.objects.order_by("slug"):
+        try:
+            done[pool.slug] = forecasts.refresh(pool, now=timezone.now()).method
+        except Exception as error:
+            log.exception("pool could not be forecast", extra={"pool": pool.slug})
+            done[pool.slug] = f"failed: {type(error).__name__}"
+    return done
 
 
 def prune() -> dict[str, int]:
