@@ -38,21 +38,6 @@ def banner(pool: Pool | None = None, *, roles: Sequence[str] | frozenset[str] = 
     return [_shown(action, roles, now) for action in emergencies.active(pool, now=now)]
 
 
-def of_measures(actions: Sequence[EmergencyAction], *, href: str, now: datetime) -> list[Need]:
-    """Measures in force: somebody must know, most of all when one is about to end."""
-    found = []
-    for action in actions:
-        left = (action.expires_at - now).total_seconds()
-        soon = left <= SOON_S
-        text = f"{emergency_calls.said(action)}, by {action.actor}{f': {action.reason}' if action.reason else ''}."
-        when = f"ends in {numbers.dur(left, tile=True)}"
-        title = f"{action.pool.slug}: {emergency_calls.WORDS[_kind(action)].lower()} {when}"
-        rank, kind = (5, "warn") if soon else (9, "info")
-        short = f"an emergency measure on {action.pool.slug} {when}"
-        found.append(Need(rank, kind, "Emergency", "alert", title, text, href.replace("POOL", action.pool.slug), when, short))
-    return found
-
-
 def of_backlogs(rows: Sequence[tuple[Pool, Backlog]], *, href: str) -> list[Need]:
     """Pools whose queue takes long to begin, told by what it will take, not by what it took."""
     found = []
@@ -73,10 +58,11 @@ def backlogs(pools: Sequence[Any], *, now: datetime) -> list[tuple[Pool, Backlog
 
 
 def _shown(action: EmergencyAction, roles: Sequence[str] | frozenset[str], now: datetime) -> Shown:
-    kind = _kind(action)
+    kind = kind_of(action)
     left = (action.expires_at - now).total_seconds()
     return Shown(action, emergency_calls.said(action), emergency_calls.WORDS[kind], left, emergency_calls.NEEDS[kind] in roles)
 
 
-def _kind(action: EmergencyAction) -> str:
+def kind_of(action: EmergencyAction) -> str:
+    """The measure's name in calls and addresses."""
     return {"pause_class": "pause"}.get(action.kind, action.kind)

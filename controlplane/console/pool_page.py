@@ -11,7 +11,20 @@ from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
 from django.utils import timezone
 
-from controlplane.console import decision_pages, numbers, pages, policy_words, pool_actions, pool_chart, pool_found, pool_workers, ranges, roles, worker_page
+from controlplane.console import (
+    decision_pages,
+    emergency_words,
+    numbers,
+    pages,
+    policy_words,
+    pool_actions,
+    pool_chart,
+    pool_found,
+    pool_workers,
+    ranges,
+    roles,
+    worker_page,
+)
 from controlplane.console.overview import address
 from fleet import buckets, costs, queries_capacity, queries_pools, queries_traffic
 from fleet.models import EmergencyAction, Pool, Worker
@@ -30,8 +43,8 @@ def pool(request: HttpRequest, slug: str) -> HttpResponse:
     live = [w for w in everybody if w.state in Worker.LIVE]
     queries_pools.fill(here, live)
     kind = decision_pages.kind_of(request)
-    emergencies = list(EmergencyAction.objects.filter(pool=here.pool, starts_at__lte=now, expires_at__gt=now, ended_at__isnull=True).order_by("expires_at"))
-    maximum = max([here.pool.max, *(max(e.max or 0, e.base or 0) for e in emergencies if e.kind == EmergencyAction.Kind.RAISE)])
+    emergencies = emergency_words.banner(here.pool, roles=roles.of(request), now=now)
+    maximum = max([here.pool.max, *(max(e.action.max or 0, e.action.base or 0) for e in emergencies if e.action.kind == EmergencyAction.Kind.RAISE)])
     money = roles.sees_money(request)
     context: dict[str, Any] = {
         "here": here,
@@ -54,7 +67,7 @@ def pool(request: HttpRequest, slug: str) -> HttpResponse:
         "max_unit": f"of {maximum:,}",
         "worker_actions": worker_page.acts(),
         "series_url": f"{reverse('ops:pool_series', args=[slug])}?{request.GET.urlencode()}",
-        "emergency_url": address("ops:emergency"),
+        "emergency_url": reverse("ops:pool_emergency", args=[slug]),
         **pool_actions.forms(here),
     }
     if not isinstance(context["measured"], pages.Failed) and not context["measured"]["looks"] and "ahead" not in request.GET:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from django.urls import URLPattern, URLResolver, path
 
-from controlplane.console import decision_page, decision_pages, fleet_page, policy_pages, pool_actions, pool_page, worker_page
+from controlplane.console import decision_page, decision_pages, emergency, fleet_page, policy_pages, pool_actions, pool_page, worker_page
 
 urlpatterns: list[URLPattern | URLResolver] = [
     path("fleet/", fleet_page.fleet, name="fleet"),
@@ -23,6 +23,10 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("fleet/pools/<slug:slug>/unpause/", pool_actions.unpause, name="pool_unpause"),
     path("fleet/pools/<slug:slug>/drain/", pool_actions.drain, name="pool_drain"),
     path("fleet/pools/<slug:slug>/resume/", pool_actions.resume, name="pool_resume"),
+    path("fleet/emergency/", emergency.everywhere, name="emergency"),
+    path("fleet/emergency/<uuid:measure_id>/end/", emergency.end, name="emergency_end"),
+    path("fleet/pools/<slug:slug>/emergency/", emergency.pool, name="pool_emergency"),
+    path("fleet/pools/<slug:slug>/emergency/<slug:kind>/", emergency.take, name="emergency_take"),
     path("fleet/decisions/<int:decision_id>/", decision_page.decision, name="decision"),
     path("fleet/workers/<uuid:worker_id>/", worker_page.worker, name="worker"),
     path("fleet/workers/<uuid:worker_id>/<slug:what>/", worker_page.act, name="worker_act"),
