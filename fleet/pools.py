@@ -14,7 +14,8 @@ from django.db.models import Max
 
 from controlplane.kernel import audit
 from controlplane.kernel.errors import Conflict, Invalid
-from fleet.models import PolicyRevision, Pool
+from fleet.models import PolicyRevision, Pool, PoolOffer
+from fleet.providers import settings as provider_settings
 from fleet.sizing import policies
 
 MOST_WORKERS = 1000
@@ -137,6 +138,9 @@ def _set(pool: Pool, changes: Mapping[str, Any]) -> None:
     _check_bounds(pool)
     _check_policy(pool)
     _check_money(pool)
+    if "settings" in changes:  # what was written by hand before is refused when it is used, and stands in nobody's way
+        offers = PoolOffer.objects.filter(pool_id=pool.pk).values_list("rank", "placement") if pool.pk else ()
+        pool.settings = provider_settings.checked(pool.provider, pool.settings, placements={f"offer {rank}": placement for rank, placement in offers})
 
 
 def _check_bounds(pool: Pool) -> None:

@@ -38,7 +38,7 @@ def checked(provider: str, given: object, *, placements: Mapping[str, object] | 
     """The pool's settings as they are to be kept.
 
     `placements` are those of its offers, by what to call them in a refusal. Raises Invalid `pool_settings_invalid`, whose
-    details name every setting that is wrong and why: `{"settings": {name: sentence}}`.
+    details name every setting that is wrong and why: `{"field": "settings", "settings": {name: sentence}}`.
     """
     wrong: dict[str, str] = {}
     found = _each(provider, given, "", wrong)
@@ -54,7 +54,7 @@ def checked(provider: str, given: object, *, placements: Mapping[str, object] | 
             "pool_settings_invalid",
             f"The setting {first} {why}.{more}"[:500],
             f"Known settings: {', '.join(sorted(schema))}." if schema else "This provider takes no settings.",
-            details={"settings": wrong},
+            details={"field": "settings", "settings": wrong},
         )
     return found
 

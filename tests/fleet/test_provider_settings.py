@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
 
 import pytest
@@ -9,6 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from controlplane.kernel.errors import Invalid
+from fleet import pools
+from fleet.models import Pool, PoolOffer
 from fleet.providers import docker_settings
 from fleet.providers.settings import checked, known
 
@@ -138,6 +141,20 @@ def test_providers_without_settings_take_none() -> None:
     assert checked("local", {}) == {}
     with pytest.raises(Invalid, match="is not known"):
         checked("local", {"memory_mib": 512})
+
+
+@pytest.mark.django_db
+def test_a_pool_is_saved_with_settings_that_make_sense_or_not_at_all(now: datetime) -> None:
+    terms: dict[str, Any] = {"provider": "docker", "base": 0, "maximum": 2, "price_per_hour_microusd": 0, "actor": "test", "now": now}
+    with pytest.raises(Invalid, match="memory_mib must be a whole number"):
+        pools.create(slug="boxes", name="", settings={"memory_mib": "lots"}, **terms)
+    pool = pools.create(slug="boxes", name="", settings={"cpus": 2, "memory_mib": 512}, **terms)
+    assert pool.settings == {"cpus": 2.0, "memory_mib": 512}
+    PoolOffer.objects.create(pool=pool, rank=1, gpu="L4", price_per_hour_microusd=1, placement={"scratch_mib": 400})
+    with pytest.raises(Invalid, match="The setting offer 1: scratch_mib is more than memory_mib"):
+        pools.change(pool, {"settings": {"memory_mib": 256}}, actor="test", now=now)
+    Pool.objects.filter(id=pool.id).update(settings={"by hand": 1})
+    assert pools.change(pool, {"max": 3}, actor="test", now=now), "what was written by hand stands in nobody's way"
 
 
 @given(st.dictionaries(st.sampled_from(sorted(docker_settings.SETTINGS)) | st.text(max_size=10), ANYTHING, max_size=6))
