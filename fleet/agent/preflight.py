@@ -9,6 +9,8 @@ from typing import Any
 
 import psutil
 
+from fleet.agent import cgroups
+
 
 @dataclass(frozen=True)
 class Usage:
@@ -46,10 +48,14 @@ def shortages(usage: Usage, *, min_free_disk_bytes: int, min_free_ram_bytes: int
 
 def usage(work_dir: Path, vram: tuple[int, int] = (0, 0)) -> Usage:
     memory = psutil.virtual_memory()
+    total, free = memory.total, memory.available
+    allowed = cgroups.memory()
+    if allowed is not None and allowed[0] < total:
+        total, free = allowed[0], min(allowed[1], free)
     return Usage(
-        ram_used_bytes=memory.total - memory.available,
-        ram_total_bytes=memory.total,
-        ram_free_bytes=memory.available,
+        ram_used_bytes=total - free,
+        ram_total_bytes=total,
+        ram_free_bytes=free,
         disk_free_bytes=shutil.disk_usage(work_dir).free,
         cpu_percent=psutil.cpu_percent(),
         vram_used_bytes=vram[0],

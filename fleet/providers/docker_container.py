@@ -53,7 +53,7 @@ def environment(options: Options, *, url: str, token: str, instance: str, name: 
         "PYTHONUNBUFFERED": "1",
         **({"COMFYPLANE_POOL_TOKEN_FILE": TOKEN} if options.token_file else {"COMFYPLANE_POOL_TOKEN": token}),
     }
-    usual = {}
+    usual = {"COMFYPLANE_MIN_FREE_RAM_MIB": str(min(512, options.memory_mib // 8))}
     if on_cpu:
         usual["COMFYUI_ARGS"] = "--cpu"
     if options.scratch == "memory":

@@ -47,7 +47,7 @@ from fleet import pools
 now = timezone.now()
 pools.create(slug='boxes', name='Boxes', provider='docker', base=0, maximum=4, price_per_hour_microusd=3_600_000, policy='threshold', knobs={{'idle_s': 3}},
     image={image!r}, actor='test', now=now,
-    settings={{'network': 'host', 'memory_mib': 1024, 'env': {{'FLEET_ENGINE_FAULTS': 'slow=0.4', 'COMFYPLANE_MIN_FREE_RAM_MIB': '64'}}}})
+    settings={{'network': 'host', 'memory_mib': 1024, 'env': {{'FLEET_ENGINE_FAULTS': 'slow=0.4'}}}})
 Workflow.objects.filter(slug='story').update(pool_slug='boxes')
 print(json.dumps({{'key': factories.make_key(factories.make_customer(now=now, slug='buyer'), now=now)[1]}}))
 """

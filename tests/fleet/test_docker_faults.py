@@ -105,6 +105,7 @@ def start() -> Iterator[Callable[[], FakeEngine]]:
         engine = FakeEngine()
         server = ThreadingHTTPServer(("127.0.0.1", 0), handler_of(engine))
         server.daemon_threads = True
+        server.handle_error = lambda *_: None  # type: ignore[method-assign]  # who asked may be gone by the time it answers
         servers.append(server)
         threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
         engine.host = f"tcp://127.0.0.1:{server.server_address[1]}"
