@@ -72,17 +72,18 @@ def _raise(action: EmergencyAction, now: datetime) -> Consequence:
         "drain_now_s": round(here.drain_s),
         "drain_at_max_s": round(here.work_s / max(1, most)),
     }
-    lines = [f"Up to {most:,} workers instead of {own.maximum:,}, at least {base:,} instead of {own.base:,}, for {duration(hours * 3600)}."]
+    kept_now = f", at least {base:,} instead of {own.base:,}" if kept > 0 else f", at least {base:,} as before" if base else ""
+    lines = [f"Up to {_n(most, 'worker')} instead of {own.maximum:,}{kept_now}, for {duration(hours * 3600)}."]
     if per_hour:
         lines.append(f"At most {money.display(per_hour)} an hour more, {money.display(figures['most_cost_microusd'])} in all; sizing orders what it needs.")
     if here.jobs:
         at_most = duration(here.work_s / max(1, most))
-        lines.append(f"{here.jobs:,} jobs wait: {duration(here.drain_s)} of work for the {here.live:,} workers there are, about {at_most} for {most:,}.")
+        lines.append(f"{_n(here.jobs, 'job')} waiting: {duration(here.drain_s)} of work for {_n(here.live, 'worker')}, about {at_most} for {most:,}.")
     if pool.budget_per_hour_microusd is not None and pool.price_per_hour_microusd and most * pool.price_per_hour_microusd > pool.budget_per_hour_microusd:
         paid = pool.budget_per_hour_microusd // pool.price_per_hour_microusd
-        lines.append(f"The pool's budget pays for {paid:,} workers an hour; beyond that only the workers kept ({base:,}) are ordered.")
+        lines.append(f"The pool's budget pays for {_n(paid, 'worker')} an hour; beyond that only the {base:,} kept are ordered.")
     if kept > 0:
-        lines.append(f"{kept:,} of them are kept even when nothing waits.")
+        lines.append(f"{_n(kept, 'worker')} more kept even when nothing waits.")
     return Consequence(lines, figures, amount=more or kept)
 
 
@@ -110,7 +111,7 @@ def _fast(action: EmergencyAction, now: datetime) -> Consequence:
         lines.append(f"{', '.join(forced)} {'is' if len(forced) == 1 else 'are'} set even where a customer wrote another value; the job says so.")
     changed = action.terms.get("waiting")
     lines.append(
-        f"{waiting:,} jobs of it wait now. " + ("Those that would wait too long are changed, in their places." if changed else "They stay as they are.")
+        f"{_n(waiting, 'job')} of it waiting now. " + ("Those that would wait too long are changed, in their places." if changed else "They stay as they are.")
     )
     lines.append("No job costs more than was quoted.")
     return Consequence(lines, figures, amount=waiting)
@@ -122,11 +123,11 @@ def _pause(action: EmergencyAction, now: datetime) -> Consequence:
     found = jobs.aggregate(jobs=Count("id"), customers=Count("customer", distinct=True), late=Count("id", filter=until), first=Min("deadline_at"))
     rest = Job.objects.filter(pool=action.pool, status="queued", priority__lt=action.priority or 0).exclude(source=Job.SMOKE).count()
     lines = [
-        f"{found['jobs']:,} waiting jobs of {found['customers']:,} customers ({_behind(action.priority)}) are not served until then. They keep their places.",
-        f"{rest:,} jobs before them go on. What runs now is not touched.",
+        f"{_n(found['jobs'], 'waiting job')} of {_n(found['customers'], 'customer')} ({_behind(action.priority)}) not served until then, kept in place.",
+        f"{_n(rest, 'job')} before them served as usual. What runs now is not touched.",
     ]
     if found["late"]:
-        lines.append(f"{found['late']:,} of them have a deadline before the pause ends and will expire, uncharged.")
+        lines.append(f"{found['late']:,} of them with a deadline before the pause ends will expire, uncharged.")
     return Consequence(lines, {"jobs": found["jobs"], "customers": found["customers"], "expire": found["late"], "served": rest}, amount=found["jobs"])
 
 
@@ -137,7 +138,7 @@ def _shed(action: EmergencyAction, now: datetime) -> Consequence:
     rates = demand.rates(action.pool, now=now)
     lines = [
         f"New jobs ({_behind(action.priority)}) that would wait longer than {duration(over)} are answered 503 with the time to come back.",
-        f"{jobs['jobs']:,} jobs of {jobs['customers']:,} customers wait in it now and are not touched.",
+        f"{_n(jobs['jobs'], 'job')} of {_n(jobs['customers'], 'customer')} waiting in it now, not touched.",
         f"Clearing what waits takes about {duration(here.drain_s)}, so " + ("it applies at once." if here.drain_s > over else "nothing is turned away yet."),
     ]
     if rates.m10:
@@ -156,11 +157,11 @@ def _clear(action: EmergencyAction, now: datetime) -> Consequence:
     found = clearing.count(action)
     latest = clearing.waiting(action).aggregate(at=Max("queued_at"))["at"]
     lines = [
-        f"{found.jobs:,} waiting jobs of {found.customers:,} customers end as canceled by us and are charged nothing. None that runs is touched.",
+        f"{_n(found.jobs, 'waiting job')} of {_n(found.customers, 'customer')} canceled by us and charged nothing. None that runs is touched.",
         f"{money.display(found.reserved_microusd)} reserved for them is free again at once.",
     ]
     if found.webhooks:
-        lines.append(f"{found.webhooks:,} webhooks are sent; they cannot be taken back.")
+        lines.append(f"{_n(found.webhooks, 'webhook')} sent, which cannot be taken back.")
     lines.append("Within 24 h they can be submitted again: as new jobs with new ids, behind what then waits. Their old ids stay canceled.")
     figures = {
         "jobs": found.jobs,
@@ -179,3 +180,7 @@ def _of_class(action: EmergencyAction) -> Any:
 
 def _behind(priority: int | None) -> str:
     return "low" if priority == 2 else " and ".join(name for rank, name in _CLASSES.items() if rank >= (priority or 0))
+
+
+def _n(count: int, one: str) -> str:
+    return f"{count:,} {one}" if count == 1 else f"{count:,} {one}s"

@@ -156,10 +156,10 @@ def test_unknown_measures_and_pools_are_not_there(world: World, sarah: Client) -
 def test_the_banner_stands_on_the_pools_page_and_names_who_why_and_until_when(world: World, sarah: Client) -> None:
     emergencies.raise_capacity(world.pool, maximum=6, expires_at=world.now + timedelta(minutes=10), actor="sarah <b>", reason="<i>02:15</i>", now=world.now)
     page = sarah.get("/ops/fleet/pools/gpu/").content.decode()
-    assert "Raise capacity on gpu until" in page
+    assert "Raise capacity on gpu ends" in page
     assert "sarah &lt;b&gt;" in page
     assert "&lt;i&gt;02:15&lt;/i&gt;" in page
-    assert "Raise capacity on gpu until" in sarah.get("/ops/fleet/emergency/").content.decode()
+    assert "Raise capacity on gpu ends" in sarah.get("/ops/fleet/emergency/").content.decode()
 
 
 def test_a_backup_is_told_by_what_it_will_take(world: World) -> None:
