@@ -11,11 +11,11 @@ from django.db.models import Count, Sum
 from django.db.models.functions import TruncHour
 
 from builds.models import Version
-from fleet import floors, history, job_times, providers
+from fleet import floors, history, providers
 from fleet.models import DemandMinute, Job, PlannedDemand, Pool, Worker
 from fleet.planning.finishing import Present
 from fleet.planning.replay import terms_of
-from fleet.sizing.seen import Planned
+from fleet.sizing.seen import ColdStart, JobTime, Planned
 
 DAYS_BACK = 7
 HOURS_AHEAD = 48
@@ -31,7 +31,6 @@ def of_pool(pool: Pool, *, customer_id: UUID | None, rank: int, jobs: int, start
     """
     notes: list[str] = []
     terms = terms_of(pool)
-    times = job_times.of_pool(pool, now=now)
     measured = [s for of in history.samples(pool).values() for s in of]
     cold = history.cold_starts(pool, now=now)
     far = starts_in_s > FAR_S
@@ -50,25 +49,28 @@ def of_pool(pool: Pool, *, customer_id: UUID | None, rank: int, jobs: int, start
         terms = replace(terms, base=bounds.base, maximum=bounds.maximum)
     if not cold:
         notes.append("No start of a worker has been measured yet; it counts as 60 s.")
-    others, ahead = _ahead(pool, customer_id, rank, jobs)
+    running = list(Job.objects.filter(pool=pool, status=Job.Status.RUNNING).order_by().values_list("customer_id", "worker_id", "started_at")[:2000])
+    others, ahead = _ahead(pool, customer_id, rank, jobs, {who for who, _, _ in running})
+    job, start_s = _job_time(measured), _cold(cold)
+    here = {w.id for w in ready}
     present = Present(
         terms=terms,
         ready=len(ready),
-        busy_left_s=_left(pool, [w.id for w in ready], measured or [times.all.mean_s], now=now),
+        busy_left_s=tuple(_rest(measured or [job.mean_s], (now - at).total_seconds()) for _, worker, at in running if at is not None and worker in here),
         boots_left_s=tuple(_rest(cold or (60.0,), (now - w.ordered_at).total_seconds()) for w in coming),
         ahead=ahead,
         rates=rates,
         others=max(1, others),
         seconds=measured,
         cold_s=cold or (60.0,),
-        job=times.all,
-        cold=times.cold,
+        job=job,
+        cold=start_s,
         planned=announced(pool, start=start),
         memory=dict(pool.memory.get(pool.policy) or {}),
     )
     if far:
         notes.append("The start is far off: the pool is taken in its usual state at that hour.")
-        usual_workers = max(terms.base, min(terms.maximum, round(rates[0] * times.all.mean_s)))
+        usual_workers = max(terms.base, min(terms.maximum, round(rates[0] * job.mean_s)))
         present = replace(present, ready=usual_workers, busy_left_s=(), boots_left_s=(), ahead=0, memory={})
     return present, notes
 
@@ -116,19 +118,25 @@ def of_version(version: Version) -> tuple[list[float], list[float]]:
     return took, charged
 
 
-def _ahead(pool: Pool, customer_id: UUID | None, rank: int, jobs: int) -> tuple[int, int]:
+def _ahead(pool: Pool, customer_id: UUID | None, rank: int, jobs: int, running: set[UUID]) -> tuple[int, int]:
     """How many other customers wait or run here, and how many waiting jobs go before: turns are taken, so of each other at most as many as ours."""
     rows = list(Job.objects.filter(pool=pool, status=Job.Status.QUEUED).order_by().values_list("customer_id", "priority").annotate(n=Count("id")))
-    running = Job.objects.filter(pool=pool, status=Job.Status.RUNNING).order_by().values_list("customer_id", flat=True).distinct()
-    others = {who for who, _, _ in rows} | set(running)
+    others = {who for who, _, _ in rows} | running
     others.discard(customer_id)  # type: ignore[arg-type]
     ahead = sum(n if priority < rank or who == customer_id else min(n, jobs) for who, priority, n in rows if priority <= rank)
     return len(others), ahead
 
 
-def _left(pool: Pool, workers: Sequence[UUID], seconds: Sequence[float], *, now: datetime) -> tuple[float, ...]:
-    rows = Job.objects.filter(pool=pool, status=Job.Status.RUNNING, worker_id__in=workers, started_at__isnull=False).values_list("started_at", flat=True)
-    return tuple(_rest(seconds, (now - at).total_seconds()) for at in rows[:1000] if at is not None)
+def _job_time(seconds: Sequence[float]) -> JobTime:
+    if not seconds:
+        return JobTime()
+    mean = sum(seconds) / len(seconds)
+    return JobTime(mean, sum((s - mean) ** 2 for s in seconds) / len(seconds) / mean**2, len(seconds))
+
+
+def _cold(seconds: Sequence[float]) -> ColdStart:
+    ordered = sorted(seconds)
+    return ColdStart(ordered[len(ordered) // 2], ordered[min(len(ordered) - 1, int(len(ordered) * 0.9))], len(ordered)) if ordered else ColdStart()
 
 
 def _rest(seconds: Sequence[float], gone: float) -> float:

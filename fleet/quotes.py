@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -25,6 +26,7 @@ from controlplane.kernel import money
 from controlplane.kernel.errors import Conflict, Invalid, LimitExceeded, NotFound, OutOfMoney, Unavailable
 from controlplane.kernel.ids import parse_uuid, uuid7
 from fleet import admission, announcing, estimates, present
+from fleet.costs import of_seconds
 from fleet.models import PlannedDemand, Pool, Quote
 from fleet.planning import finishing
 from fleet.planning.finishing import Batch, Finish
@@ -82,7 +84,8 @@ def make(
     took, charged = present.of_version(version)
     expected, most = _price(version, plan, jobs, charged, now=now)
     limits = _limits(customer, plan, jobs, expected, now=now)
-    finish, stands = _finish(pool, customer, plan, jobs, took, begins=begins, announce=announce, now=now)
+    rank = max(admission.PRIORITIES["normal"], admission.PRIORITIES.get(plan.max_priority, 1))
+    finish, stands = _finish(pool, customer, jobs, took, rank=rank, at_once=min(jobs, plan.max_active_jobs), begins=begins, announce=announce, now=now)
     quote = Quote(
         id=quote_id,
         customer=customer,
@@ -110,6 +113,28 @@ def make(
             raise
         return Made(before, replayed=True)
     return Made(quote)
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """A batch as an operator asks for it: when it would be done, and what its work costs us."""
+
+    finish_p50_at: datetime
+    finish_p90_at: datetime
+    cost_microusd: int
+    work_s: float
+    basis: dict[str, Any]
+
+
+def look(*, pool: Pool, version: Version | None, jobs: int, starts_at: datetime | None = None, announced: bool = False, now: datetime) -> Look:
+    """When `jobs` jobs on `pool` would be done, for nobody in particular; keeps nothing. Raises as `make` does."""
+    begins = _start(starts_at, now)
+    if type(jobs) is not int or not 1 <= jobs <= MOST_JOBS:
+        raise Invalid("jobs_invalid", f"A batch has 1 to {MOST_JOBS:,} jobs.", "Ask for a larger one in parts.", details={"field": "jobs"})
+    took = present.of_version(version)[0] if version is not None else None
+    done, basis = _finish(pool, None, jobs, took, rank=admission.PRIORITIES["normal"], at_once=None, begins=begins, announce=announced, now=now)
+    work = jobs * (basis["seconds_per_job"] or estimates.UNMEASURED_S)
+    return Look(now + timedelta(seconds=done.p50_s), now + timedelta(seconds=done.p90_s), of_seconds(pool.price_per_hour_microusd, work), work, basis)
 
 
 def announce(quote: Quote, *, customer: Customer, now: datetime) -> Quote:
@@ -238,14 +263,24 @@ def _limits(customer: Customer, plan: PlanRevision, jobs: int, expected: int, *,
 
 
 def _finish(
-    pool: Pool, customer: Customer, plan: PlanRevision, jobs: int, took: list[float], *, begins: datetime, announce: bool, now: datetime
+    pool: Pool,
+    customer: Customer | None,
+    jobs: int,
+    took: Sequence[float] | None,
+    *,
+    rank: int,
+    at_once: int | None,
+    begins: datetime,
+    announce: bool,
+    now: datetime,
 ) -> tuple[Finish, dict[str, Any]]:
-    rank = max(admission.PRIORITIES["normal"], admission.PRIORITIES.get(plan.max_priority, 1))
     starts_in = (begins - now).total_seconds()
-    stands, notes = present.of_pool(pool, customer_id=customer.id, rank=rank, jobs=jobs, starts_in_s=starts_in, now=now)
+    stands, notes = present.of_pool(pool, customer_id=customer.id if customer else None, rank=rank, jobs=jobs, starts_in_s=starts_in, now=now)
+    if took is None:
+        took = stands.seconds
     _possible(jobs, sum(took) / len(took) if took else estimates.UNMEASURED_S, most=max(stands.terms.maximum, stands.live))
     inner = min(starts_in, present.FAR_S)
-    batch = Batch(jobs=jobs, starts_in_s=inner, seconds=took, announced=announce, at_once=min(jobs, plan.max_active_jobs))
+    batch = Batch(jobs=jobs, starts_in_s=inner, seconds=took, announced=announce, at_once=at_once)
     found = finishing.finish(stands, batch)
     if found is None:
         raise Unavailable(

@@ -4,12 +4,27 @@ from __future__ import annotations
 
 from django.urls import URLPattern, URLResolver, path
 
-from controlplane.console import decision_page, decision_pages, emergency, fleet_page, policy_pages, pool_actions, pool_page, worker_page
+from controlplane.console import (
+    decision_page,
+    decision_pages,
+    emergency,
+    fleet_page,
+    planner,
+    planner_actions,
+    policy_pages,
+    pool_actions,
+    pool_page,
+    worker_page,
+)
 
 urlpatterns: list[URLPattern | URLResolver] = [
     path("fleet/", fleet_page.fleet, name="fleet"),
     path("fleet.csv", fleet_page.fleet_csv, name="fleet_csv"),
     path("fleet/series.json", fleet_page.fleet_series, name="fleet_series"),
+    path("fleet/planner/", planner.page, name="planner"),
+    path("fleet/planner/savings.csv", planner.savings_csv, name="planner_savings_csv"),
+    path("fleet/planner/announce/", planner_actions.announce, name="planner_announce"),
+    path("fleet/planner/announced/<uuid:planned_id>/cancel/", planner_actions.cancel, name="planner_cancel"),
     path("fleet/new/", policy_pages.new, name="pool_new"),
     path("fleet/pools/<slug:slug>/", pool_page.pool, name="pool"),
     path("fleet/pools/<slug:slug>/series.json", pool_page.pool_series, name="pool_series"),
