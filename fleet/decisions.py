@@ -14,6 +14,7 @@ from fleet.sizing.bounding import Decision
 
 RESUMED = "operator"
 """The policy named on the row that records a resumption."""
+FAILED = "the scaler failed"
 
 
 def record(pool: Pool, found: Observed, decision: Decision, *, shadows: dict[str, Any], epoch: int, now: datetime) -> int:
@@ -48,4 +49,16 @@ def note_resumed(pool: Pool, reason: str, *, now: datetime) -> None:
     """The row from which failed starts are counted anew."""
     ScalingDecision.objects.create(
         pool=pool, at=now, last_seen_at=now, policy=RESUMED, inputs={}, action="hold", wanted=0, applied=0, reason=reason[:300], epoch=0
+    )
+
+
+def note_failed(pool: Pool, error: Exception, *, epoch: int, now: datetime) -> None:
+    """The scaler itself could not decide: nothing was changed, and the page says so."""
+    reason = f"Nothing is changed: the scaler could not decide ({type(error).__name__}: {error})."[:300]
+    last = ScalingDecision.objects.filter(pool=pool).order_by("-at", "-id").first()
+    if last is not None and (last.bound, last.reason) == (FAILED, reason):
+        ScalingDecision.objects.filter(id=last.id).update(repeats=F("repeats") + 1, last_seen_at=now)
+        return
+    ScalingDecision.objects.create(
+        pool=pool, at=now, last_seen_at=now, policy=pool.policy, inputs={}, action="hold", wanted=0, applied=0, bound=FAILED, reason=reason, epoch=epoch
     )

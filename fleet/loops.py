@@ -2,34 +2,66 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
+from collections.abc import Callable
 from datetime import timedelta
 
 from django.conf import settings
-from django.db import transaction
+from django.db import DatabaseError, transaction
 from django.db.models import Max
 from django.utils import timezone
 
-from controlplane.kernel.loops import Loop, Tick
-from fleet import demand, ejecting, emergencies, queue, rollups, scaling, smoke, tasks, watching, webhooks, worker_hours, workers
+from controlplane.kernel.loops import Loop, LostLead, Tick
+from fleet import decisions, demand, ejecting, emergencies, queue, rollups, scaling, smoke, tasks, watching, webhooks, worker_hours, workers
 from fleet.models import Job, Pool
 from fleet.providers.local import Local
 
+log = logging.getLogger(__name__)
+
+KEEP_EVERY = timedelta(seconds=5)
+
 
 def _autoscale(tick: Tick) -> str:
-    said = []
-    for pool in Pool.objects.all():
-        tick.keep(timezone.now())  # a provider may have been slow with the pool before
+    def size(pool: Pool) -> str:
         decision = scaling.step(pool, fence=tick.fence, epoch=tick.epoch, now=tick.now)
-        said.append(f"{pool.slug}: {decision.action}" + (f" {decision.applied:+d}" if decision.applied else ""))
-    return ", ".join(said)
+        return f"{pool.slug}: {decision.action}" + (f" {decision.applied:+d}" if decision.applied else "")
+
+    def failed(pool: Pool, error: Exception) -> None:
+        with transaction.atomic():
+            tick.fence()
+            decisions.note_failed(pool, error, epoch=tick.epoch, now=tick.now)
+
+    return _each_pool(tick, size, failed=failed)
 
 
 def _workers(tick: Tick) -> str:
+    return _each_pool(tick, lambda pool: ", ".join(workers.look_after(pool, fence=tick.fence, now=tick.now)))
+
+
+def _each_pool(tick: Tick, step: Callable[[Pool], str], *, failed: Callable[[Pool, Exception], None] = lambda pool, error: None) -> str:
+    """Take a step for every pool. One that fails is said to and leaves the others their turn; only when all fail has the loop failed."""
     said: list[str] = []
-    for pool in Pool.objects.all():
-        tick.keep(timezone.now())
-        said += workers.look_after(pool, fence=tick.fence, now=tick.now)
-    return ", ".join(said)
+    errors: list[Exception] = []
+    kept = timezone.now()
+    pools = list(Pool.objects.all())
+    for pool in pools:
+        if timezone.now() - kept > KEEP_EVERY:  # a provider was slow with a pool before
+            kept = timezone.now()
+            tick.keep(kept)
+        try:
+            said.append(step(pool))
+        except LostLead:
+            raise
+        except Exception as error:
+            log.exception("a pool failed", extra={"pool": pool.slug, "loop": tick.name})
+            errors.append(error)
+            said.append(f"{pool.slug}: failed")
+            with contextlib.suppress(DatabaseError):
+                failed(pool, error)
+    if errors and len(errors) == len(pools):
+        raise errors[0]
+    return ", ".join(filter(None, said))
 
 
 def _leases(tick: Tick) -> str:

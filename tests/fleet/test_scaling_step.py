@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
-from controlplane.kernel.errors import Conflict
-from controlplane.kernel.loops import LostLead
+from controlplane.kernel import loops as loops_kernel
+from controlplane.kernel.errors import Conflict, Invalid
+from controlplane.kernel.loops import LostLead, Tick
 from controlplane.kernel.models import AuditEntry
-from fleet import observing, pools, queue, scaling, workers
+from fleet import loops, observing, pools, queue, scaling, workers
 from fleet.models import CapacityMinute, Job, PolicyRevision, Pool, PoolOffer, ScalingDecision, Worker
 from fleet.providers.base import Instance, NoCapacity, Observed, ProviderError, Refused, Unavailable
 from tests import factories
@@ -388,3 +389,17 @@ def test_who_takes_over_watches_a_while_before_anything_shrinks(now: datetime) -
 
     assert (other(11).bound, other(70).bound, provider.stopped) == ("just started", "just started", [])
     assert other(71).applied == -1
+
+
+def test_a_pool_whose_sizing_fails_says_so_and_leaves_the_others_their_turn(now: datetime) -> None:
+    broken = factories.make_pool(now=now, slug="a-broken", policy="gone")
+    fine = factories.make_pool(now=now, slug="b-fine")
+    tick = Tick(now, loops_kernel.take(loops.LOOPS[0], holder="me", now=now).epoch, "autoscale")  # type: ignore[union-attr]
+    for _ in range(2):
+        assert loops.LOOPS[0].step(tick) == "a-broken: failed, b-fine: hold"
+    row = ScalingDecision.objects.get(pool=broken)
+    assert (row.bound, row.repeats) == ("the scaler failed", 2) and "no sizing policy" in row.reason
+    assert ScalingDecision.objects.filter(pool=fine).exists()
+    fine.delete()
+    with pytest.raises(Invalid):
+        loops.LOOPS[0].step(tick)
