@@ -76,7 +76,7 @@ class Verdict:
 
 
 def judge(*, days: float, wape: float, mase: float, covered: float, explained: float, demand: float) -> Verdict:
-    """`explained` is the forecast's error over that of "always the history's median"; `demand` the mean demand of the history."""
+    """`explained` is the forecast's error over that of "always the history's median"; `demand` all there was."""
     if demand <= 0:
         return Verdict(False, "There was no demand at all: what is seen now decides.")
     if days < LEAST_DAYS:

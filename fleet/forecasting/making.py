@@ -90,7 +90,7 @@ def make(series: Series, *, horizon: int, target_share: float = 0.99, folds: int
         mase=own.mase,
         covered=walked.coverage,
         explained=_explained(since, full, own, first),
-        demand=float(np.nanmean(since.values)) if len(since.values) else 0.0,
+        demand=float(np.nansum(since.values)),
     )
     fine = [np.repeat(row, times)[:horizon] for row in (found.p50, found.p10, found.p90, found.upper)]
     return Made(
