@@ -18,7 +18,7 @@ from controlplane.kernel import audit
 from controlplane.kernel.errors import Conflict, NotFound
 from controlplane.kernel.ids import parse_uuid
 from fleet import clearing, emergency_rows, fast_waiting, measures, overflow, wake
-from fleet.models import EmergencyAction, Job, Pool
+from fleet.models import EmergencyAction, Pool
 
 Kind = EmergencyAction.Kind
 EXPIRED = "expiry"
@@ -133,21 +133,6 @@ def named(text: object) -> EmergencyAction:
     if found is None:
         raise NotFound("emergency_not_found", "There is no such measure.", "List them: GET /ops/api/emergencies.")
     return found
-
-
-def why_waiting(job: Job, *, now: datetime) -> dict[str, Any] | None:
-    """Why this job is not served though it is its turn, for its customer: {reason, message, until}. None when no measure holds it."""
-    if job.status != Job.Status.QUEUED:
-        return None
-    pause = measures.pause(job.pool_id, now=now)
-    if pause is None or pause.priority > job.priority:
-        return None
-    label = Job.Priority(job.priority).label
-    return {
-        "reason": "class_paused",
-        "message": f"Jobs of priority {label} are paused until {pause.expires_at:%H:%M} UTC at the latest. This one keeps its place.",
-        "until": pause.expires_at,
-    }
 
 
 def settle(*, fence: Callable[[], None], now: datetime) -> str:

@@ -11,7 +11,7 @@ from django.test.utils import CaptureQueriesContext
 
 from controlplane.kernel.errors import Conflict, Invalid, Unavailable, WorkflowError
 from controlplane.kernel.models import AuditEntry
-from fleet import admission, emergencies, emergency_rows, floors, measures, observing, presenting, queue
+from fleet import admission, emergencies, emergency_rows, floors, held_up, measures, observing, presenting, queue
 from fleet.models import EmergencyAction, Job
 from tests import factories
 from tests.fleet.emergency_world import World, forget
@@ -167,15 +167,13 @@ def test_no_worker_is_bought_for_a_class_that_is_paused(world: World) -> None:
     assert observing.of(world.pool, provider=providers.of(world.pool), now=world.now).seen.queue == 1
 
 
-def test_a_waiting_job_can_say_that_its_class_is_paused(world: World) -> None:
+def test_a_waiting_job_says_that_its_class_is_paused_and_for_how_long(world: World) -> None:
     low, high = submit(world, priority="low"), submit(world, priority="high")
-    assert emergencies.why_waiting(low, now=world.now) is None
     emergencies.pause_class(world.pool, priority="low", expires_at=world.now + HOUR, actor="s", now=world.now)
-    said = emergencies.why_waiting(low, now=world.now)
+    said, other = held_up.of(low, now=world.now), held_up.of(high, now=world.now)
     assert said is not None
-    assert (said["reason"], said["until"]) == ("class_paused", world.now + HOUR)
-    assert "13:00" in said["message"]
-    assert emergencies.why_waiting(high, now=world.now) is None
+    assert (said.code, said.since, said.eta_s) == ("class_paused", world.now, 3600)
+    assert other is None or other.code != "class_paused"
 
 
 @pytest.mark.parametrize(("priority", "code"), [("high", "class_protected"), ("urgent", "class_unknown"), ("", "class_unknown")])
