@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -152,40 +153,43 @@ class Ahead:
         found = self._of(self.row.arrivals, t)
         return None if found is None else [value * 60 / self.row.step_s for value in found]
 
+    def floor_at(self, t: int) -> float | None:
+        """Workers the day plan keeps at a Unix time; None where it says nothing."""
+        floors = self.row.plan.get("floors") if isinstance(self.row.plan, dict) else None
+        found = self._of([[v] for v in floors] if isinstance(floors, list) else None, t)
+        return found[0] if found else None
+
     def _of(self, values: Any, t: int) -> list[float] | None:
         if not isinstance(values, list):
             return None
         at = int((t - self.row.starts_at.timestamp()) // self.row.step_s)
-        if not 0 <= at < len(values) or not isinstance(values[at], list | tuple) or not values[at]:
-            return None
-        return [float(v) for v in values[at]]
+        return numbers_of(values[at]) if 0 <= at < len(values) else None
 
     def peak(self, *, start: datetime, end: datetime) -> tuple[float, datetime] | None:
         """The highest p50 of the stretch, and when."""
         found: tuple[float, datetime] | None = None
         for i, point in enumerate(self.row.points if isinstance(self.row.points, list) else []):
             at = self.row.starts_at + timedelta(seconds=i * self.row.step_s)
-            if start <= at < end and point and (found is None or point[0] > found[0]):
-                found = (float(point[0]), at)
+            if at < start - timedelta(seconds=self.row.step_s):
+                continue
+            known = numbers_of(point) if start - timedelta(seconds=self.row.step_s) < at < end else None
+            if known is not None and (found is None or known[0] > found[0]):
+                found = (known[0], at)
         return found
 
 
-def forecast(pool_id: int, *, now: datetime) -> Ahead | None:
-    """The pool's newest forecast that still says something about the future."""
-    row = Forecast.objects.filter(pool_id=pool_id, workflow__isnull=True, made_at__lte=now).order_by("-made_at").first()
-    if row is None or row.starts_at + timedelta(seconds=row.step_s * len(row.points)) <= now:
+def numbers_of(point: Any) -> list[float] | None:
+    """A step's figures, when they are some."""
+    if not isinstance(point, list | tuple) or not point or not all(isinstance(v, int | float) and not isinstance(v, bool) for v in point):
         return None
-    return Ahead(row)
+    return [float(v) for v in point]
 
 
-def forecasts(pool_ids: list[int], *, now: datetime) -> dict[int, Ahead]:
-    """The newest forecast of each pool, in one query."""
-    rows = Forecast.objects.filter(pool_id__in=pool_ids, workflow__isnull=True, made_at__lte=now, made_at__gte=now - timedelta(days=2))
-    newest: dict[int, datetime] = dict(rows.order_by().values_list("pool_id").annotate(at=Max("made_at")))
-    if not newest:
-        return {}
-    found = Forecast.objects.filter(pool_id__in=newest, workflow__isnull=True, made_at__in=set(newest.values()))
-    return {row.pool_id: Ahead(row) for row in found if row.made_at == newest[row.pool_id]}
+def forecasts(ids: Iterable[int | None], *, now: datetime) -> dict[int, Ahead]:
+    """These forecasts by pool, those that still say something about the future. One query, or none when there is no forecast."""
+    known = [id_ for id_ in ids if id_ is not None]
+    rows = Forecast.objects.filter(id__in=known) if known else []
+    return {row.pool_id: Ahead(row) for row in rows if row.starts_at + timedelta(seconds=row.step_s * len(row.points)) > now}
 
 
 def announced(pool_id: int, *, start: datetime, end: datetime) -> list[PlannedDemand]:

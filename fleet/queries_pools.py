@@ -13,7 +13,7 @@ from django.db.models import Case, Count, F, Min, OuterRef, Q, QuerySet, Subquer
 from django.db.models.functions import Coalesce
 
 from builds.models import Workflow
-from fleet.models import Job, PolicyRevision, Pool, SavingsDay, ScalingDecision, Worker
+from fleet.models import EmergencyAction, Forecast, Job, PolicyRevision, Pool, SavingsDay, ScalingDecision, Worker
 
 WAIT_TARGET_S = 60.0
 """The target of waits that are not one pool's: a pool has its own."""
@@ -31,6 +31,10 @@ class PoolNow:
     oldest_s: float | None = None
     cost_per_hour_microusd: int = 0
     paused: bool = False
+    measure: tuple[str, datetime] | None = None
+    """The emergency measure that ends first, and when; None without any."""
+    forecast_id: int | None = None
+    """Its newest forecast."""
 
     def _n(self, *states: str) -> int:
         return sum(self.workers.get(s, 0) for s in states)
@@ -86,14 +90,26 @@ class PoolNow:
 
 def _with_queue(now: datetime) -> QuerySet[Pool]:
     waiting = Job.objects.filter(pool=OuterRef("pk"), status=Job.Status.QUEUED).exclude(source=Job.SMOKE).order_by().values("pool")
+    measure = (
+        EmergencyAction.objects.filter(pool=OuterRef("pk"), starts_at__lte=now, expires_at__gt=now, ended_at__isnull=True)
+        .exclude(kind="clear")
+        .order_by("expires_at")
+    )
+    predicted = Forecast.objects.filter(pool=OuterRef("pk"), workflow__isnull=True, made_at__lte=now).order_by("-made_at")
     return Pool.objects.annotate(
-        waiting=Subquery(waiting.annotate(n=Count("id")).values("n")), oldest=Subquery(waiting.annotate(at=Min("queued_at")).values("at"))
+        waiting=Subquery(waiting.annotate(n=Count("id")).values("n")),
+        oldest=Subquery(waiting.annotate(at=Min("queued_at")).values("at")),
+        forecast_id=Subquery(predicted.values("id")[:1]),
+        measure_kind=Subquery(measure.values("kind")[:1]),
+        measure_until=Subquery(measure.values("expires_at")[:1]),
     )
 
 
 def _now(pool: Any, now: datetime) -> PoolNow:
     oldest_s = max(0.0, (now - pool.oldest).total_seconds()) if pool.oldest else None
-    return PoolNow(pool, queue=pool.waiting or 0, oldest_s=oldest_s, paused=pool.paused_until is not None and pool.paused_until > now)
+    paused = pool.paused_until is not None and pool.paused_until > now
+    measure = (pool.measure_kind, pool.measure_until) if pool.measure_kind else None
+    return PoolNow(pool, queue=pool.waiting or 0, oldest_s=oldest_s, paused=paused, measure=measure, forecast_id=pool.forecast_id)
 
 
 def pools_now(*, now: datetime) -> list[PoolNow]:

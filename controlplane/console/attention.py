@@ -11,6 +11,7 @@ from controlplane.kernel.loops import Age
 from fleet.queries_pools import PoolNow
 from fleet.queries_traffic import WorkflowHealth
 
+MEASURES = {"raise": "raised capacity", "fast": "fast mode", "pause_class": "a paused class", "shed": "shedding", "clear": "a cleared queue"}
 QUICK_S = 20.0  # loops that tick at least this often are all late a minute after the controller stops
 
 
@@ -56,6 +57,36 @@ def of_pools(pools: Sequence[PoolNow], *, href: str, now: datetime) -> list[Need
             full = f"All {p.pool.max} workers it may have are running." if p.live >= p.pool.max else f"{p.ready} of at most {p.pool.max} workers are ready."
             text = f"{waits}, the oldest for {numbers.dur(p.oldest_s)}; target {numbers.dur(p.pool.target_s)}. {full}"
             found.append(Need(2, "bad", "Queue is slow", "clock", f"{name} is short of workers", text, link, "", f"the {name} queue is slow"))
+    return found
+
+
+def of_measures(pools: Sequence[PoolNow], *, href: str, now: datetime) -> list[Need]:
+    """Pauses and emergency measures in force: somebody should know that they end by themselves, or end them."""
+    found = []
+    for p in pools:
+        name, link = p.pool.slug, href.replace("POOL", p.pool.slug)
+        if p.paused and p.pool.paused_until is not None:
+            left = numbers.dur((p.pool.paused_until - now).total_seconds(), tile=True)
+            text = f"{p.pool.paused_reason.rstrip('.') or 'No reason was given'}. No worker is added or removed until then."
+            found.append(
+                Need(6, "warn", "Paused", "pause", f"Autoscaling of {name} is paused", text, link, f"for {left} more", f"autoscaling of {name} is paused")
+            )
+        if p.measure is not None:
+            word, left = MEASURES.get(p.measure[0], p.measure[0]), numbers.dur((p.measure[1] - now).total_seconds(), tile=True)
+            text = "An emergency measure is in force. It ends by itself; end it earlier once it is not needed."
+            found.append(Need(7, "warn", "Emergency", "zap", f"{name}: {word}", text, link, f"for {left} more", f"{name} is in {word}"))
+    return found
+
+
+def of_forecasts(peaks: Sequence[tuple[PoolNow, float, datetime]], *, href: str) -> list[Need]:
+    """(pool, workers needed, when) of the forecasts that pass a pool's maximum."""
+    found = []
+    for p, needed, at in peaks:
+        text = f"The forecast needs {needed:.0f} workers on {at:%A %-d %b, %H:%M} UTC; the maximum is {p.pool.max:,}."
+        link = f"{href.replace('POOL', p.pool.slug)}?ahead=7d"
+        found.append(
+            Need(9, "info", "Capacity", "clock", f"{p.pool.slug} reaches its maximum", text, link, f"{at:%a %H:%M}", f"{p.pool.slug} will reach its maximum")
+        )
     return found
 
 
@@ -138,6 +169,8 @@ def headline(needs: Sequence[Need]) -> str:
         return "All good: jobs flow and every loop runs"
     first = needs[0].short or needs[0].title
     bad = [n for n in needs if n.kind == "bad"]
+    if all(n.kind == "info" for n in needs):
+        return f"All good now; {first}"
     rest = len(needs) - 1
     more = f", {rest} more {'needs' if rest == 1 else 'need'} you" if rest else ""
     return f"Degraded: {first}{more}" if bad else f"Working, but {first}{more}"

@@ -39,6 +39,9 @@ def decision(request: HttpRequest, decision_id: int) -> HttpResponse:
     seen = decision_words.inputs(d)
     stored = alternatives.of_inputs(seen)
     words = decision_words.title(d)
+    others = alternatives.around(stored, applied=d.applied) if stored is not None else []
+    # what was stored is the wait at the size wanted; what counts is the wait at the size there was
+    expected = next((a.wait_s for a in others if a.chosen), None) if d.bound else d.predicted_wait_s
     context: dict[str, Any] = {
         "d": d,
         "pool": d.pool,
@@ -52,8 +55,8 @@ def decision(request: HttpRequest, decision_id: int) -> HttpResponse:
         "terms": terms(seen),
         "floor_why": str(seen.get("floor_why") or "")[:300],
         "shadows": shadows(d),
-        "alternatives": alternatives.around(stored, applied=d.applied) if stored is not None else [],
-        "predicted": d.predicted_wait_s,
+        "alternatives": others,
+        "predicted": expected,
         "after": pages.part(request, lambda: afterwards(d, now)),
         "raw": json.dumps(dict(seen), indent=1, sort_keys=True)[:MOST_JSON],
         "may_fleet": roles.may(request, "fleet"),
@@ -108,12 +111,12 @@ def _ready(seen: Mapping[str, Any]) -> str | None:
 
 
 def _coming(seen: Mapping[str, Any]) -> str | None:
-    coming = [float(s) for s in seen.get("coming_s") or [] if isinstance(s, int | float)]
+    coming = decision_words.seconds(seen, "coming_s")
     return f"{len(coming)}, the first ordered {numbers.dur(max(coming))} before" if coming else None
 
 
 def _idle(seen: Mapping[str, Any]) -> str | None:
-    idle = [float(s) for s in seen.get("idle_s") or [] if isinstance(s, int | float)]
+    idle = decision_words.seconds(seen, "idle_s")
     return f"{len(idle)}, the longest for {numbers.dur(max(idle))}" if idle else None
 
 
@@ -150,11 +153,12 @@ def _target(seen: Mapping[str, Any]) -> str | None:
 
 
 def _planned(seen: Mapping[str, Any]) -> str | None:
-    rows = [p for p in seen.get("planned") or [] if isinstance(p, dict)]
-    said = [
-        f"{p.get('jobs') or p.get('workers') or 0:,} {'jobs' if p.get('jobs') else 'workers'} in {numbers.dur(max(0.0, number(p, 'starts_in_s') or 0.0))}"
-        for p in rows[:4]
-    ]
+    rows = [p for p in decision_words.listed(seen, "planned") if isinstance(p, dict)]
+    said = []
+    for p in rows[:4]:
+        jobs, wished = number(p, "jobs"), number(p, "workers")
+        what = numbers.plural(jobs, "job") if jobs else numbers.plural(wished or 0, "worker")
+        said.append(f"{what} in {numbers.dur(max(0.0, number(p, 'starts_in_s') or 0.0))}")
     return "; ".join(said) or None
 
 

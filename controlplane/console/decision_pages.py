@@ -19,7 +19,7 @@ from fleet import queries_pools
 from fleet.models import Pool, ScalingDecision, Worker
 
 SHOWN = 12
-READ = 150
+READ = 300
 """So many are looked through for a page of lines."""
 KINDS = (("", "All", ""), ("up", "Up", "arrow-up"), ("down", "Down", "arrow-down"), ("held", "Held back", "lock"))
 

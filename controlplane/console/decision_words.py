@@ -31,10 +31,15 @@ def live(seen: Mapping[str, Any]) -> int | None:
     ready = number(seen, "ready")
     if ready is None:
         return None
-    return int(ready) + len(_list(seen, "coming_s"))
+    return int(ready) + len(listed(seen, "coming_s"))
 
 
-def _list(seen: Mapping[str, Any], name: str) -> Sequence[Any]:
+def seconds(seen: Mapping[str, Any], name: str) -> list[float]:
+    """Figures of a list, those that are some."""
+    return [float(s) for s in listed(seen, name) if isinstance(s, int | float) and not isinstance(s, bool)]
+
+
+def listed(seen: Mapping[str, Any], name: str) -> Sequence[Any]:
     value = seen.get(name)
     return value if isinstance(value, list) else []
 
@@ -76,9 +81,9 @@ def tags(d: ScalingDecision) -> list[str]:
         found.append(f"queue {queue:,.0f}")
     if ready and busy is not None:
         found.append(f"busy {numbers.pct(busy / ready)}")
-    if coming := _list(seen, "coming_s"):
+    if coming := listed(seen, "coming_s"):
         found.append(f"coming {len(coming)}")
-    if d.action == "down" and (idle := _list(seen, "idle_s")):
+    if d.action == "down" and (idle := listed(seen, "idle_s")):
         found.append(f"idle {len(idle)}")
     work, oldest = offered(seen), number(seen, "oldest_wait_s")
     if oldest and oldest >= 1:

@@ -110,7 +110,7 @@ def capacity(pools: list[PoolNow], span: ranges.Range) -> dict[str, Any]:
 
 def week(pools: list[PoolNow], now: datetime) -> dict[str, Any]:
     """The forecast of seven days, hour by hour, in shares of the maximum."""
-    ahead = queries_capacity.forecasts([p.pool.id for p in pools], now=now)
+    ahead = queries_capacity.forecasts((p.forecast_id for p in pools), now=now)
     known = [(p.pool, ahead[p.pool.id]) for p in pools if p.pool.id in ahead]
     return {"strip": heat.strip(known, now=now), "pools": len(known), "until": now + timedelta(days=7)}
 

@@ -16,7 +16,7 @@ from builds.models import Workflow
 from controlplane.console import attention, changes, charts, numbers, pages, pool_rows, ranges, roles
 from controlplane.kernel import loops
 from controlplane.kernel.models import OutboxEntry
-from fleet import queries_pools, queries_traffic
+from fleet import queries_capacity, queries_pools, queries_traffic
 from fleet.models import Job, Pool, ScalingDecision
 from fleet.queries_pools import WAIT_TARGET_S, PoolNow
 
@@ -187,12 +187,25 @@ def needed(pools: list[PoolNow], now: datetime) -> list[attention.Need]:
     return attention.ordered(
         [
             *attention.of_pools(pools, href=address("ops:pool", "POOL"), now=now),
+            *attention.of_measures(pools, href=address("ops:pool", "POOL"), now=now),
+            *attention.of_forecasts(full_ahead(pools, now), href=address("ops:pool", "POOL")),
             *attention.of_workflows(failing, href=address("ops:workflow", "WORKFLOW")),
             *attention.of_loops(loops.ages(now), href=address("admin:kernel_looplease_changelist")),
             *attention.of_webhooks(dead, href=address("admin:kernel_outboxentry_changelist")),
             *attention.of_customers(near, href=address("ops:customer", "CUSTOMER")),
         ]
     )
+
+
+def full_ahead(pools: list[PoolNow], now: datetime) -> list[tuple[PoolNow, float, datetime]]:
+    """Pools whose forecast passes their maximum within a week, and when it is highest. Forecasts that were often wrong say nothing here."""
+    ahead = queries_capacity.forecasts((p.forecast_id for p in pools), now=now)
+    found = []
+    for p in pools:
+        peak = ahead[p.pool.id].peak(start=now, end=now + timedelta(days=7)) if p.pool.id in ahead and ahead[p.pool.id].row.usable else None
+        if peak is not None and peak[0] > p.pool.max:
+            found.append((p, *peak))
+    return found
 
 
 def checklist(pools: list[PoolNow]) -> list[dict[str, Any]]:

@@ -73,7 +73,7 @@ def capacity(
         join = len(past) - 1  # the lines ahead begin at now, not a step later
         times = [past[-1], *future]
         points = [ahead.at(t) if ahead else None for t in times]
-        floor = [planned(point, pool, plans, t) for t, point in zip(times, points, strict=True)]
+        floor = [planned(ahead, pool, plans, t) for t in times]
         series.append({"label": "Planned", "color": "--c1", "type": "step", "dash": [5, 4], "data": [*gap[:join], *(shown.of(v) for v in floor)]})
         if ahead is not None:
             lines = _forecast(points, ahead, times, shown)
@@ -109,13 +109,13 @@ def together(minutes: Minutes, *, maximum: int) -> dict[str, Any]:
     return spec | {"ymax": round(max(top, 1.0) * 1.14, 3)}
 
 
-def planned(point: Sequence[float] | None, pool: Pool, plans: Sequence[PlannedDemand], at: int) -> float:
-    """Workers the day plan keeps at least: the forecast's upper quantile and what events ask for, within the pool's bounds; else its base."""
-    least = pool.base
-    if pool.forecast_floor and point is not None and len(point) >= 4:
-        least = max(pool.forecast_base if pool.forecast_base is not None else pool.base, math.ceil(point[3]))
+def planned(ahead: Ahead | None, pool: Pool, plans: Sequence[PlannedDemand], at: int) -> float:
+    """Workers the day plan keeps at least: the forecast's floor and what events ask for, within the pool's bounds; else its base."""
+    least = pool.base if pool.forecast_base is None else min(pool.forecast_base, pool.base)
+    floor = ahead.floor_at(at) if ahead is not None and ahead.row.usable and pool.forecast_floor else None
+    kept = pool.base if floor is None else max(least, math.ceil(floor))
     asked = [p.workers for p in plans if p.starts_at.timestamp() <= at < p.ends_at.timestamp()]
-    return float(min(pool.max, max([least, *asked])))
+    return float(min(pool.max, max([kept, *asked])))
 
 
 def _forecast(points: Sequence[Sequence[float] | None], ahead: Ahead, times: Sequence[int], shown: Unit) -> list[list[float | None]]:

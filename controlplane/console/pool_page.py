@@ -26,7 +26,7 @@ from controlplane.console import (
     worker_page,
 )
 from controlplane.console.overview import address
-from fleet import buckets, costs, queries_capacity, queries_pools, queries_traffic
+from fleet import buckets, costs, forecast_alerts, forecasts, queries_capacity, queries_pools, queries_traffic
 from fleet.models import EmergencyAction, Pool, Worker
 from fleet.queries_capacity import Ahead, Minutes
 from fleet.queries_pools import PoolNow
@@ -98,7 +98,7 @@ def pool_series(request: HttpRequest, slug: str) -> HttpResponse:
 def measured(here: PoolNow, span: ranges.Range, everybody: Sequence[Worker], units: str, maximum: int, *, money: bool) -> dict[str, Any]:
     """Charts and the figures of the tiles that come from the range."""
     pool, now, step_s = here.pool, span.now, span.step_s()
-    ahead = queries_capacity.forecast(pool.id, now=now)
+    ahead = queries_capacity.forecasts([here.forecast_id], now=now).get(pool.id)
     plans = queries_capacity.announced(pool.id, start=span.start, end=now + timedelta(days=7))
     had = queries_capacity.minutes(start=span.start, end=span.end, step_s=step_s, pool_id=pool.id)
     waits = queries_traffic.times("wait", start=span.start, end=span.end, step_s=step_s, pool_id=pool.id)
@@ -127,6 +127,7 @@ def measured(here: PoolNow, span: ranges.Range, everybody: Sequence[Worker], uni
         "target": f"target {numbers.dur(pool.target_s)}",
         "plans": [(pool_chart.plan_label(p), p.starts_at) for p in plans if p.ends_at > now][:3],
         "forecast_words": pool_chart.forecast_words(ahead, now=now),
+        "alerts": alerts(pool, ahead, now),
         "changes": queries_pools.changes(moves),
         "saved": costs.of_seconds(pool.price_per_hour_microusd, had.spared_s(pool.max)),
         "seed_saved": _seed_saved(pool) if money else "",
@@ -135,6 +136,13 @@ def measured(here: PoolNow, span: ranges.Range, everybody: Sequence[Worker], uni
         **_queue(here, job_s),
         **_cold(everybody, now),
     }
+
+
+def alerts(pool: Pool, ahead: Ahead | None, now: datetime) -> list[forecast_alerts.Alert]:
+    """When the forecast reaches the maximum. The first two are enough for a person."""
+    if ahead is None or now - ahead.row.made_at > forecasts.STALE or any(queries_capacity.numbers_of(point) is None for point in ahead.row.points):
+        return []
+    return forecast_alerts.of(pool, ahead.row, now=now)[:2]
 
 
 def _job_s(had: Minutes) -> float | None:

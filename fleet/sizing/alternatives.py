@@ -1,8 +1,6 @@
 """What else could have been done at a decision, with its cost and the wait to expect, from the figures stored with it. Pure.
 
-The wait is that of the job which comes last in the queue as it was: the work ahead of it over the workers, the ones still starting
-counted from when they are ready, plus the wait at steady load (Sakasegawa's approximation of M/G/c, which needs only mean and
-variation). It is an estimate to compare sizes with, not a promise.
+The wait is worked out as the default policy does it (`waits.expected_s`), whatever policy decided: an estimate to compare sizes with.
 """
 
 from __future__ import annotations
@@ -12,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
+from fleet.sizing import waits
 from fleet.sizing.seen import ColdStart, JobTime, Seen
 
 
@@ -23,7 +22,7 @@ class Alternative:
     workers: int
     cost_per_hour_microusd: int
     wait_s: float | None
-    """None: the queue would grow for as long as jobs come like this."""
+    """That all jobs but the share the target lets be late stay under; None when no job had been measured."""
     chosen: bool = False
 
 
@@ -33,16 +32,20 @@ def of_inputs(inputs: Mapping[str, Any]) -> Seen | None:
         return None
     known = {f.name for f in fields(Seen)}
     values: dict[str, Any] = {name: value for name, value in inputs.items() if name in known and name != "planned"}
-    for name, kind in (("job", JobTime), ("cold", ColdStart)):
-        part = inputs.get(name)
-        own = {f.name for f in fields(kind)}
-        values[name] = kind(**{k: v for k, v in part.items() if k in own}) if isinstance(part, Mapping) else kind()
-    for name in ("coming_s", "idle_s"):
-        values[name] = tuple(inputs.get(name) or ())
     try:
+        for name, kind in (("job", JobTime), ("cold", ColdStart)):
+            part = inputs.get(name)
+            own = {f.name for f in fields(kind)}
+            figures: dict[str, Any] = {k: float(v) for k, v in part.items() if k in own} if isinstance(part, Mapping) else {}
+            values[name] = kind(**figures)
+        for name in ("coming_s", "idle_s"):
+            values[name] = tuple(float(s) for s in inputs.get(name) or ())
+        for name in ("queue", "ready", "busy", "base", "maximum", "price_per_hour_microusd"):
+            if name in values:
+                values[name] = int(values[name])
         seen = Seen(**values)
-        math.fsum([seen.now_s, seen.queue or 0, seen.ready or 0, seen.rate_5m, seen.job.mean_s, seen.cold.p50_s, seen.price_per_hour_microusd, seen.maximum])
-    except TypeError:
+        math.fsum([seen.now_s, seen.queue_work_s or 0.0, seen.rate_1m, seen.rate_5m, seen.target_s, seen.target_share])
+    except (TypeError, ValueError, OverflowError):
         return None
     return seen
 
@@ -50,50 +53,12 @@ def of_inputs(inputs: Mapping[str, Any]) -> Seen | None:
 def around(seen: Seen, *, applied: int) -> list[Alternative]:
     """One fewer, as decided, one more, and the maximum; sizes that are the same only once."""
     size = seen.live + applied
-    wanted = [("One fewer", size - 1), ("As decided", size), ("One more", size + 1), ("The maximum", seen.maximum)]
+    decided = "As decided, the maximum" if size == seen.maximum else "As decided"
+    more = "One more, above the maximum" if size + 1 > seen.maximum else "One more"
+    wanted = [("One fewer", size - 1), (decided, size), (more, size + 1), ("The maximum", seen.maximum)]
     found: list[Alternative] = []
     for label, workers in wanted:
         if workers < 0 or any(a.workers == workers for a in found):
             continue
-        found.append(Alternative(label, workers, workers * seen.price_per_hour_microusd, wait_s(seen, workers), chosen=workers == size))
+        found.append(Alternative(label, workers, workers * seen.price_per_hour_microusd, waits.expected_s(seen, workers), chosen=workers == size))
     return found
-
-
-def wait_s(seen: Seen, workers: int) -> float | None:
-    """Seconds the job that came last would wait with `workers`; None when they could never keep up."""
-    offered = max(seen.rate_5m, seen.rate_1m) * seen.job.mean_s
-    if workers <= 0:
-        return None if seen.queue or offered > 0 else 0.0
-    backlog = _backlog_s(seen, workers)
-    steady = _steady_s(offered, workers, seen.job)
-    if steady is None:
-        # More comes than is done: the queue grows. Over one target's time, so much is added to it.
-        return None if offered >= workers else backlog
-    return backlog + steady
-
-
-def _backlog_s(seen: Seen, workers: int) -> float:
-    """Seconds until the work that waits is taken up, by the ready ones now and the others as they become ready."""
-    ready = min(seen.ready or 0, workers)
-    work = seen.waiting_work_s
-    if work <= 0:
-        return 0.0
-    left = [max(0.0, seen.cold.p50_s - s) for s in seen.coming_s[: max(0, workers - ready)]]
-    joins = sorted([*left, *([seen.cold.p50_s] * max(0, workers - ready - len(left)))])
-    at, done = 0.0, 0.0
-    for join in joins:
-        if ready and done + ready * (join - at) >= work:
-            break
-        done += ready * (join - at)
-        at, ready = join, ready + 1
-    return at + (work - done) / ready if ready else at
-
-
-def _steady_s(offered: float, workers: int, job: JobTime) -> float | None:
-    """Mean wait in an M/G/c queue (Sakasegawa 1977); None at or beyond full load."""
-    load = offered / workers
-    if load >= 1:
-        return None
-    if load <= 0:
-        return 0.0
-    return (1 + job.cv2) / 2 * load ** (math.sqrt(2 * (workers + 1)) - 1) / (workers * (1 - load)) * job.mean_s
