@@ -135,7 +135,7 @@ class Story:
                 said[-1] = f"== {instance} {row['Status']}\n{said[-1]}"
         return "\n".join(said)
 
-    def wait(self, true: Callable[[], object], what: str, *, seconds: float = 60.0) -> float:
+    def wait(self, true: Callable[[], object], what: str, *, seconds: float = 90.0) -> float:
         """Seconds until it came true, the number of containers noted on the way."""
         began = time.monotonic()
 
@@ -222,12 +222,13 @@ def test_no_job_is_lost_while_containers_controller_and_engine_are_killed(story:
         last = _send(client, len(ids))
         story.wait(lambda: client.get(f"/v1/jobs/{last}").json()["status"] == "succeeded", "the one that is left works")
         plane.manage("shell", "-c", BASE.format(base=0))
-        told["to none, s"] = story.wait(lambda: story.containers() == {} and not story.live(), "nobody is left, nor anything of anybody", seconds=25)
+        told["to none, s"] = story.wait(lambda: story.containers() == {} and not story.live(), "nobody is left, nor anything of anybody")
     ended = Counter(job["status"] for job in jobs)
     lost = Counter(story.gone())
     told |= {
         "jobs": len(ids),
         "ended": dict(ended),
+        "attempts": story.ask("select count(*) from fleet_attempt")[0][0],
         "containers over time": story.counts,
         "workers ended": dict(lost),
         "seconds": round(time.monotonic() - began),

@@ -8,13 +8,13 @@ import secrets
 import tarfile
 import time
 from collections.abc import Callable, Iterator
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from fleet import tokens
+from fleet import tokens, workers
 from fleet.models import Pool, Worker
 from fleet.providers import docker as provider_module
 from fleet.providers import docker_container
@@ -64,7 +64,7 @@ def seen(provider: Docker, worker: Worker) -> Instance | None:
     return provider.observe(worker.pool).instances.get(worker.instance)
 
 
-def until(true: Callable[[], Any], *, seconds: float = 15.0, what: Callable[[], object] = lambda: "it did not come true in time") -> Any:
+def until(true: Callable[[], Any], *, seconds: float = 40.0, what: Callable[[], object] = lambda: "it did not come true in time") -> Any:
     end = time.monotonic() + seconds
     while not (found := true()):
         assert time.monotonic() < end, what()
@@ -318,6 +318,26 @@ def test_models_are_kept_between_workers_and_working_files_are_not(provider: Doc
         assert volume in names and mounts["/data"] not in names
     finally:
         docker_client.api.remove_volume(volume, force=True)
+
+
+def test_rows_and_containers_are_brought_together(provider: Docker, pool: Pool, now: datetime) -> None:
+    rows = []
+    for do in ("stay", "stay", "stay", "eat"):
+        rows.append(ordered(pool, do, now=now))
+        provider.launch(rows[-1])  # and the controller ended before it noted where
+    ours, retired, unknown, eats = rows
+    Worker.objects.filter(id=retired.id).update(state="stopped", stopped_at=now - timedelta(minutes=1))
+    unknown.delete()
+
+    def round_() -> list[str]:
+        return workers.look_after(pool, provider=provider, fence=lambda: None, now=now)
+
+    until(lambda: round_() is None or list(provider.observe(pool).instances) == [ours.instance], what=lambda: provider.observe(pool).instances)
+    ours.refresh_from_db()
+    assert ours.provider_ref == provider.launch(ours) and ours.stopped_at is None
+    eats.refresh_from_db()
+    assert (eats.state, eats.stop_reason) == ("stopped", "vanished")
+    assert eats.stop_message.startswith("It needed more than its 128 MiB of memory") and eats.engine_log == ["here eat"]
 
 
 def test_launching_and_finding_again_are_quick(provider: Docker, pool: Pool, now: datetime) -> None:
