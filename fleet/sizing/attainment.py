@@ -18,7 +18,7 @@ PRIOR_S = 1.5 * 3600.0
 LONGEST_LOOK_S = 300.0
 """A longer pause than this is not judged: what happened in it was not seen."""
 THRIFTIEST, MOST_CAREFUL = -2.5, 4.0
-UP, DOWN = 2.0, 1.0
+UP, DOWN = 3.0, 1.0
 """Late jobs make it careful faster than good ones make it thrifty."""
 
 

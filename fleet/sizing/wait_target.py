@@ -12,7 +12,7 @@ from fleet.sizing.words import jobs, seconds, share, workers
 
 REVIEW_S = 7.5
 """Half a tick: an order waits so long on average before it is given."""
-TREND = 0.8
+TREND = 0.6
 """How far the work expected during a start is believed, against the queue that is there."""
 SHORTEST_HOLD_S = 60.0
 MOST = 4
