@@ -92,7 +92,8 @@ class Stub(Cluster):
         self.server = kube_server.Server()
         self.controllers = kube_controllers.Controllers(self.server, self.namespace)
         self.nodes = kube_nodes.Nodes(kube_nodes.Admin(self.server.url, kube_server.ADMIN), self.namespace)
-        self.eager = False
+        self.eager = True
+        """Whether controllers act on each write at once, or only when things settle."""
         self.server.changed = lambda: self.controllers.settle() if self.eager else None
         rules = kube_server.role_rules(role("comfyplane-pools")["rules"])
         self.cluster_rules: set[tuple[str, str, str]] = set()

@@ -13,8 +13,8 @@ from django.utils import timezone
 
 from fleet import scaling, workers
 from fleet.models import ScalingDecision, Worker
-from fleet.providers.base import NoCapacity, Refused, Unavailable
-from fleet.providers.kubernetes import Kubernetes, api, ranking
+from fleet.providers.base import NoCapacity, ProviderError, Refused, Unavailable
+from fleet.providers.kubernetes import Kubernetes, api, ranking, shrinking
 from fleet.providers.kubernetes.mirror import Mirror
 
 pytestmark = pytest.mark.django_db
@@ -134,7 +134,9 @@ def test_a_long_list_is_read_page_by_page(stub: Any, provider: Any, monkeypatch:
     assert len(provider.observe(pool).instances) == 5
 
 
-def test_controllers_that_act_between_two_writes_change_nothing_about_who_goes(stub: Any, provider: Any) -> None:
+@pytest.mark.parametrize("eager", [True, False], ids=["between two writes", "long after"])
+def test_whenever_controllers_act_the_same_pod_goes(stub: Any, provider: Any, eager: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shrinking, "NOTICE_S", 0.2)
     pool = started(stub, provider, 4)
     names = stub.active()
     stub.nodes.ready = lambda pod: pod["metadata"]["name"] != names[0]
@@ -142,11 +144,31 @@ def test_controllers_that_act_between_two_writes_change_nothing_about_who_goes(s
     for name, state in zip(names, ("loading", "idle", "busy", "busy"), strict=True):
         worker = factories.make_worker(pool, now=timezone.now(), state=state)
         Worker.objects.filter(id=worker.id).update(instance=name)
-    stub.eager = True  # a ReplicaSet that sees the deletion long before the count
+    stub.eager = eager
     victim = Worker.objects.get(instance=names[1])
     provider.resize(pool, wanted=3, victims=[victim])
     stub.settle()
     assert stub.active() == [names[0], names[2], names[3]]
+
+
+def test_an_old_server_takes_the_named_pod_or_none(stub: Any, provider: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shrinking, "NOTICE_S", 0.2)
+    stub.server.minor = 20
+    pool = started(stub, provider, 3)
+    names = stub.active()
+    for name, state in zip(names, ("busy", "idle", "busy"), strict=True):
+        worker = factories.make_worker(pool, now=timezone.now(), state=state)
+        Worker.objects.filter(id=worker.id).update(instance=name)
+    stub.eager = False  # nobody says that the deletion was heard: the count stays
+    victim = Worker.objects.get(instance=names[1])
+    with pytest.raises(ProviderError, match="1 stay"):
+        provider.resize(pool, wanted=2, victims=[victim])
+    stub.settle()
+    assert {names[0], names[2]} < set(stub.active()) and names[1] not in stub.active()
+    stub.eager = True
+    provider.resize(pool, wanted=2)
+    stub.settle()
+    assert stub.active() == [names[0], names[2]]
 
 
 def test_a_controller_killed_after_the_costs_leaves_nothing_that_hurts(stub: Any, provider: Any) -> None:

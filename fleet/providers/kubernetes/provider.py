@@ -80,7 +80,7 @@ class Kubernetes:
             if more := plan.more.get(kind.name, 0):
                 self._grow(pool, land, kind, deployments.get(kind.name), more)
         if stayed:
-            raise ProviderError(f"{stayed} stay for now: a busy pod that is not ready would be taken in their place.")
+            raise ProviderError(f"{stayed} stay for now: a busy pod might be taken in their place.")
         if plan.missing:
             raise NoCapacity(f"No kind of machine of this pool can be had now; {plan.missing} of the {wanted} wanted are not ordered.")
         if why := _cannot_make(deployments.values()):
@@ -123,12 +123,12 @@ class Kubernetes:
         counted = ranking.active(pod)
         if not force and not counted:
             return
+        slug = pod["metadata"]["labels"].get(objects.POOL, "")
+        left = [p for n, p in land.pods_of(slug, fresh=True).items() if _name_of(p) == _name_of(pod) and n != name] if counted else []
         if land.delete_pod(name, pod["metadata"].get("uid", ""), grace_s=0 if force else None) and counted:
-            slug = pod["metadata"]["labels"].get(objects.POOL, "")
             pool = Pool.objects.filter(slug=slug).first()
             deployment = land.deployments_of(slug, fresh=True).get(_name_of(pod))
             if pool is not None and deployment is not None:
-                left = [p for n, p in land.pods_of(slug, fresh=True).items() if _name_of(p) == _name_of(pod) and n != name]
                 shrinking.follow(land, deployment, left, worth=standing.of(pool, now=self.clock()))
 
     def boot_log(self, ref: Ref, *, lines: int = 40) -> list[str]:
