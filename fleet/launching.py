@@ -19,6 +19,9 @@ from fleet.sizing import offers
 log = logging.getLogger(__name__)
 
 AT_ONCE = 8
+NO_CAPACITY = "no_capacity"
+NO_CAPACITY_RETRY_S = 60.0
+"""Before the only kind of machine of a pool is asked for again after it could not be had; of several, OFFER_RETRY_S."""
 
 
 def write_ahead(pool: Pool, found: Observed, count: int, *, now: datetime) -> list[Worker]:
@@ -52,7 +55,9 @@ def price(pool: Pool, offer: PoolOffer | None) -> int:
 def _kinds(pool: Pool, found: Observed, count: int, *, now: datetime) -> list[PoolOffer | None]:
     rows = {row.id: row for row in PoolOffer.objects.filter(pool=pool)}
     if not rows:
-        return [None] * count
+        since = now - timedelta(seconds=NO_CAPACITY_RETRY_S)
+        full = Worker.objects.filter(pool=pool, stop_reason=NO_CAPACITY, stopped_at__gt=since, stopped_at__lte=now).exists()
+        return [] if full else [None] * count
     choice = offers.choose(
         [_offer(row, now=now) for row in rows.values()],
         count,
@@ -129,7 +134,7 @@ def _elsewhere(worker: Worker, provider: Provider, error: NoCapacity, *, now: da
 
 def _given_up(worker: Worker, error: ProviderError, *, now: datetime) -> str:
     """The row of a worker that could not be ordered. A provider that is down is no fault of the worker's."""
-    reason = PROVIDER_DOWN if isinstance(error, Unavailable) else "no_capacity" if isinstance(error, NoCapacity) else "order_failed"
+    reason = PROVIDER_DOWN if isinstance(error, Unavailable) else NO_CAPACITY if isinstance(error, NoCapacity) else "order_failed"
     ended: dict[str, Any] = {"state": "stopped", "state_since": now, "stopped_at": now, "stop_reason": reason, "stop_message": str(error)[:500]}
     Worker.objects.filter(id=worker.id).update(**ended)
     log.warning("worker not ordered", extra={"worker": worker.name, "why": str(error)})

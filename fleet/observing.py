@@ -154,7 +154,7 @@ def _counted(pool: Pool, provider: Provider) -> tuple[str, int | None]:
 def _limits(pool: Pool, seen: Seen, provider: Provider, unreachable: str, *, now: datetime) -> Limits:
     failures = failed_starts(pool, now=now)
     paused = pool.paused_until is not None and pool.paused_until > now
-    down = Worker.objects.filter(pool=pool, stop_reason=PROVIDER_DOWN, stopped_at__gt=now - timedelta(seconds=settings.PROVIDER_RETRY_S)).exists()
+    down = Worker.objects.filter(pool=pool, stop_reason=PROVIDER_DOWN, stopped_at__range=(now - timedelta(seconds=settings.PROVIDER_RETRY_S), now)).exists()
     why = pool.paused_reason or "sizing is paused"
     return Limits(
         start_failures=len(failures),

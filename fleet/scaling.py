@@ -43,6 +43,8 @@ def step(pool: Pool, *, provider: Provider | None = None, fence: Callable[[], No
         if decision.applied < 0 and not leaving:
             return replace(decision, action="hold", applied=0)  # they took jobs meanwhile: look again next time
         ordered = launching.write_ahead(pool, found, decision.applied, now=now) if decision.applied > 0 and not by.counted else []
+        if decision.applied > 0 and not by.counted:
+            decision = _as_ordered(decision, len(ordered))
         if decision.action == "halted" and pool.halted_at is None and (switched := previous_image.switch(pool, decision, now=now)):
             decision, found = switched, replace(found, beside={**found.beside, **previous_image.beside(pool)})
         elif decision.action == "halted" and pool.halted_at is None:
@@ -55,6 +57,16 @@ def step(pool: Pool, *, provider: Provider | None = None, fence: Callable[[], No
     if outcome:
         ScalingDecision.objects.filter(id=row).update(outcome=outcome[:300])
     return decision
+
+
+def _as_ordered(decision: Decision, count: int) -> Decision:
+    """The decision as far as there is a kind of machine to order: nothing is written down as ordered that is not."""
+    if count >= decision.applied:
+        return decision
+    cost = decision.cost_change_microusd * count // decision.applied
+    short = "No more of the pool's kinds of machine can be had now." if count else "None of the pool's kinds of machine can be had now."
+    reason = f"{decision.reason[: 288 - len(short)].removesuffix(' Ordered one more.')} {short}"
+    return replace(decision, action="up" if count else "hold", applied=count, bound="no machine to be had", reason=reason, cost_change_microusd=cost)
 
 
 def _taken_over(memory: dict[str, object], *, epoch: int, now: datetime) -> bool:
