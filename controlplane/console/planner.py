@@ -277,6 +277,8 @@ def _batches(request: HttpRequest, pool: Pool, now: datetime) -> dict[str, Any]:
         "values": typed.values,
         "workflows": [("", "Any of this pool"), *((slug, slug) for slug in _serves(pool))],
         "look": found,
+        "p50": (found.finish_p50_at - now).total_seconds() if found else None,
+        "p90": (found.finish_p90_at - now).total_seconds() if found else None,
         "jobs": jobs,
         "starts_at": starts_at,
         "workflow": workflow.slug if workflow else "",
