@@ -5,11 +5,12 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from fleet.sizing import waits
 from fleet.sizing.seen import Memory, Policy, Proposal, Seen
-from fleet.sizing.words import workers
+from fleet.sizing.words import seconds, workers
 
 FAILURES_TO_HALT = 3
 FAILURE_WINDOW_S = 300.0
@@ -102,9 +103,10 @@ def _up(seen: Seen, limits: Limits, proposal: Proposal, change: int, why: str) -
         most, bound = max(limits.budget_workers, seen.base), f"budget for {workers(max(limits.budget_workers, seen.base))}"
     room = most - live
     if room <= 0:
-        waits = f" Expect waits of about {proposal.predicted_wait_s:.0f} s." if proposal.predicted_wait_s is not None else ""
+        proposal = replace(proposal, predicted_wait_s=waits.expected_s(seen, live))
+        expect = f" Expect waits of about {seconds(proposal.predicted_wait_s)}." if proposal.predicted_wait_s is not None else ""
         stopped = f"{most:,} is the pool's maximum" if bound.startswith("maximum") else f"the budget pays for {most:,}"
-        return Decision("hold", change, 0, f"{why} No more are ordered because {stopped}.{waits}", bound, 0, proposal)
+        return Decision("hold", change, 0, f"{why} No more are ordered because {stopped}.{expect}", bound, 0, proposal)
     if limits.halted:
         return Decision("halted", change, 0, _halted(limits), "halted", 0, proposal)
     if limits.unreachable:
@@ -126,6 +128,8 @@ def _up(seen: Seen, limits: Limits, proposal: Proposal, change: int, why: str) -
         applied, held = max(1, limits.rise), f"at most {limits.rise:,} more in one step"
     if limits.start_failures:
         applied, held = 1, "one at a time until one has become ready"
+    if applied < change:
+        proposal = replace(proposal, predicted_wait_s=waits.expected_s(seen, live + applied))
     ordered = "one more" if applied == 1 else f"{applied:,} more"
     return Decision("up", change, applied, f"{why} Ordered {ordered}.", held, applied * seen.price_per_hour_microusd, proposal)
 
