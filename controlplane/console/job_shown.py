@@ -19,7 +19,7 @@ from controlplane.console.jobs import FAILURE_WORDS
 from controlplane.kernel import blobs
 from controlplane.kernel.errors import WorkflowError
 from controlplane.kernel.ids import parse_uuid
-from fleet import downloads, queries_jobs
+from fleet import downloads, held_up, queries_jobs
 from fleet.models import Attempt, Job, Output
 
 SPAN_COLORS = {"wait": "--c6", "lost": "--bad", "start": "--c3", "load": "--c4", "upload": "--c5", "other": "--line-strong"}
@@ -86,6 +86,7 @@ def context(request: HttpRequest, job: Job, *, now: datetime, readable: bool = F
         "total_s": ((job.finished_at or now) - job.created_at).total_seconds(),
         "bar": time_bar(job, attempts, titles=titles, now=now),
         "ahead": queries_jobs.ahead(job) if job.status == Job.Status.QUEUED else None,
+        "waiting": held_up.of(job, now=now),
         "node_title": titles.get(job.node, job.node),
         "attempts": [_try(a) for a in attempts],
         "outputs": [_shown(o) for o in outputs],
