@@ -8,6 +8,7 @@ from datetime import datetime
 
 from controlplane.console import numbers
 from controlplane.kernel.loops import Age
+from fleet.forecast_alerts import Alert
 from fleet.queries_pools import PoolNow
 from fleet.queries_traffic import WorkflowHealth
 
@@ -78,15 +79,13 @@ def of_measures(pools: Sequence[PoolNow], *, href: str, now: datetime) -> list[N
     return found
 
 
-def of_forecasts(peaks: Sequence[tuple[PoolNow, float, datetime]], *, href: str) -> list[Need]:
-    """(pool, workers needed, when) of the forecasts that pass a pool's maximum."""
+def of_forecasts(reached: Sequence[tuple[PoolNow, Alert]], *, href: str) -> list[Need]:
+    """Pools whose maximum is reached by their forecast."""
     found = []
-    for p, needed, at in peaks:
-        text = f"The forecast needs {needed:.0f} workers on {at:%A %-d %b, %H:%M} UTC; the maximum is {p.pool.max:,}."
-        link = f"{href.replace('POOL', p.pool.slug)}?ahead=7d"
-        found.append(
-            Need(9, "info", "Capacity", "clock", f"{p.pool.slug} reaches its maximum", text, link, f"{at:%a %H:%M}", f"{p.pool.slug} will reach its maximum")
-        )
+    for p, alert in reached:
+        name, link = p.pool.slug, f"{href.replace('POOL', p.pool.slug)}?ahead=7d"
+        short = f"{name} will reach its maximum"
+        found.append(Need(9, "info", "Capacity", "clock", f"{name} reaches its maximum", alert.message, link, f"{alert.at:%a %H:%M}", short))
     return found
 
 

@@ -30,7 +30,7 @@ def elapsed(found: Traffic) -> list[float]:
     return [max(1.0, min(found.step_s, end - at) / 60) for at in found.times()]
 
 
-def waits(found: Times, keys: Sequence[tuple[Any, str]], *, target_s: float, events: Sequence[dict[str, Any]] = (), height: int = 160) -> dict[str, Any]:
+def waits(found: Times, keys: Sequence[tuple[Any, str]], *, target_s: float | None, events: Sequence[dict[str, Any]] = (), height: int = 160) -> dict[str, Any]:
     """Wait p95 of at most four pools."""
     lines = [
         {"label": f"{name} p95", "color": COLOURS[i], "data": found.line(0.95, key), **({"dash": [5, 4]} if i > 1 else {})}
@@ -46,18 +46,6 @@ def quantiles(found: Times, *, key: str, target_s: float | None = None, events: 
     return _with_target(
         {"key": key, "x": _x(found), "height": height, "fmt": "sec", "sync": "page", "ysize": YSIZE, "events": list(events), "series": lines}, target_s
     )
-
-
-def capacity(x: Sequence[int], ready: Sequence[int], needed: Sequence[float], *, maximum: int, events: Sequence[dict[str, Any]] = ()) -> dict[str, Any]:
-    """Workers ready and workers' worth of work."""
-    return {
-        "key": "capacity", "x": list(x), "height": 260, "fmt": "num", "sync": "page", "ysize": YSIZE, "events": list(events),
-        "target": {"v": maximum, "label": f"pool maximum {maximum:,}", "color": "--text-3"}, "ymax": max([maximum, *ready, *needed]) * 1.12 or 1,
-        "series": [
-            {"label": "Ready", "color": "--c1", "type": "step", "fill": 0.08, "data": list(ready)},
-            {"label": "Needed", "color": "--c2", "data": list(needed)},
-        ],
-    }  # fmt: skip
 
 
 def money(found: Traffic) -> dict[str, Any]:

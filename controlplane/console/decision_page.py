@@ -25,7 +25,8 @@ RULES = {
     "idle": "Idle workers",
     "queue": "Waiting jobs a worker",
     "count": "Jobs a worker",
-    "planned": "Announced work",
+    "announced": "Announced work",
+    "first": "The first job",
     "floor": "The floor",
 }
 

@@ -16,9 +16,9 @@ from builds.models import Workflow
 from controlplane.console import attention, changes, charts, numbers, pages, pool_rows, ranges, roles
 from controlplane.kernel import loops
 from controlplane.kernel.models import OutboxEntry
-from fleet import queries_capacity, queries_pools, queries_traffic
+from fleet import forecast_alerts, forecasts, queries_capacity, queries_pools, queries_traffic
 from fleet.models import Job, Pool, ScalingDecision
-from fleet.queries_pools import WAIT_TARGET_S, PoolNow
+from fleet.queries_pools import PoolNow
 
 SUCCESS_TARGET = 0.95
 LIST_SHOWN = 7
@@ -64,7 +64,7 @@ def series(request: HttpRequest) -> HttpResponse:
 
 def drawn(span: ranges.Range, pools: Any, marks: list[dict[str, Any]]) -> list[dict[str, Any]]:
     traffic, waits = measured(span)
-    return pictures(traffic, waits, [(p.id, p.slug) for p in pools], marks)
+    return pictures(traffic, waits, list(pools), marks)
 
 
 def measured(span: ranges.Range) -> tuple[queries_traffic.Traffic, queries_traffic.Times]:
@@ -75,11 +75,13 @@ def measured(span: ranges.Range) -> tuple[queries_traffic.Traffic, queries_traff
     )
 
 
-def pictures(traffic: queries_traffic.Traffic, waits: queries_traffic.Times, names: list[tuple[int, str]], marks: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The two charts; of the pools the four that ran most."""
-    busiest = sorted(names, key=lambda pool: -traffic.total(pool[0]).jobs)
-    shown = [pool for pool in busiest if traffic.total(pool[0]).jobs][:4] or busiest[:1]
-    return [charts.traffic(traffic, events=marks), charts.waits(waits, shown, target_s=WAIT_TARGET_S, events=marks)]
+def pictures(traffic: queries_traffic.Traffic, waits: queries_traffic.Times, pools: list[Pool], marks: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The two charts; of the pools the four that ran most. A wait target is drawn when they share it."""
+    busiest = sorted(pools, key=lambda pool: -traffic.total(pool.id).jobs)
+    shown = [pool for pool in busiest if traffic.total(pool.id).jobs][:4] or busiest[:1]
+    targets = {pool.target_s for pool in shown}
+    target_s = targets.pop() if len(targets) == 1 else None
+    return [charts.traffic(traffic, events=marks), charts.waits(waits, [(p.id, p.slug) for p in shown], target_s=target_s, events=marks)]
 
 
 def events(span: ranges.Range) -> list[dict[str, Any]]:
@@ -139,7 +141,7 @@ def figures(
     rows = pool_rows.rows(pools, traffic, waits)
     worst = max((r for r in rows if r.wait_p95 is not None), key=lambda r: r.wait_p95 or 0.0, default=None)
     jobs = [a + b + c for a, b, c in zip(traffic.line("succeeded"), traffic.line("failed"), traffic.line("expired"), strict=True)]
-    drawn_charts = pictures(traffic, waits, [(p.pool.id, p.pool.slug) for p in pools], marks)
+    drawn_charts = pictures(traffic, waits, [p.pool for p in pools], marks)
     low = total.success is not None and total.success < SUCCESS_TARGET
     slowest = f"the slowest is {worst.now.pool.slug} with {numbers.dur(worst.wait_p95)}" if worst else ""
     return {
@@ -197,14 +199,14 @@ def needed(pools: list[PoolNow], now: datetime) -> list[attention.Need]:
     )
 
 
-def full_ahead(pools: list[PoolNow], now: datetime) -> list[tuple[PoolNow, float, datetime]]:
-    """Pools whose forecast passes their maximum within a week, and when it is highest. Forecasts that were often wrong say nothing here."""
+def full_ahead(pools: list[PoolNow], now: datetime) -> list[tuple[PoolNow, forecast_alerts.Alert]]:
+    """Pools whose maximum the middle of their forecast reaches, the next time of each. A forecast that was often wrong says nothing here."""
     ahead = queries_capacity.forecasts((p.forecast_id for p in pools), now=now)
     found = []
     for p in pools:
-        peak = ahead[p.pool.id].peak(start=now, end=now + timedelta(days=7)) if p.pool.id in ahead and ahead[p.pool.id].row.usable else None
-        if peak is not None and peak[0] > p.pool.max:
-            found.append((p, *peak))
+        row = ahead[p.pool.id].row if p.pool.id in ahead else None
+        alerts = forecast_alerts.of(p.pool, row, now=now) if row is not None and now - row.made_at <= forecasts.STALE else []
+        found += [(p, alert) for alert in alerts if alert.kind == "maximum"][:1]
     return found
 
 

@@ -21,13 +21,13 @@ POLICIES = {
 }
 KNOBS: dict[str, tuple[str, str]] = {
     # knob: label, hint
+    "aim": ("Late jobs to make use of", "Share of the late jobs its target allows. Less is dearer and safer."),
+    "spare": ("Spare workers", "Kept beyond what is worked out."),
+    "hold_s": ("Lower need before leaving, seconds", "So long fewer must have been enough before workers leave. 0: about what another start would cost."),
+    "learn": ("Learn from late jobs", "1: late jobs make it more careful, and their absence less. 0: they do not."),
     "queue_per_worker": ("Waiting jobs per worker", "More than this many orders one more worker."),
     "per_worker": ("Jobs per worker", "Waiting and running jobs that one worker should have."),
     "idle_s": ("Idle before leaving, seconds", "A worker with nothing to do for this long may leave."),
-    "hold_s": ("Lower need before leaving, seconds", "The need must have been lower for this long before a worker leaves."),
-    "margin": ("Safety margin", "Workers beyond the mean work, in square roots of it. Higher waits less and costs more."),
-    "rise": ("Most new workers at once", "However large the need, no more than this in one step."),
-    "dead_band": ("Dead band", "A change smaller than this share of the size is not made."),
 }
 TERMS = {
     "base": "Minimum workers",

@@ -139,10 +139,10 @@ def measured(here: PoolNow, span: ranges.Range, everybody: Sequence[Worker], uni
 
 
 def alerts(pool: Pool, ahead: Ahead | None, now: datetime) -> list[forecast_alerts.Alert]:
-    """When the forecast reaches the maximum. The first two are enough for a person."""
+    """When the forecast reaches the maximum, the next time only: the strip of the fleet's page shows the rest."""
     if ahead is None or now - ahead.row.made_at > forecasts.STALE or any(queries_capacity.numbers_of(point) is None for point in ahead.row.points):
         return []
-    return forecast_alerts.of(pool, ahead.row, now=now)[:2]
+    return forecast_alerts.of(pool, ahead.row, now=now)[:1]
 
 
 def _job_s(had: Minutes) -> float | None:

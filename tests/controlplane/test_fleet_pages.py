@@ -469,7 +469,7 @@ def test_the_overview_names_a_forecast_that_passes_the_maximum_and_measures_in_f
     EmergencyAction.objects.create(kind="shed", pool=pool, priority=2, overflow_s=60, actor="lena", **during)
     Pool.objects.filter(id=pool.id).update(paused_until=now + timedelta(hours=1), paused_reason="Driver update")
     html = rows.look(work_rows.client("admin"), "/ops/")
-    assert "l40s-image reaches its maximum" in html and "needs 12 workers" in html
+    assert "l40s-image reaches its maximum" in html and "Maximum reached on" in html
     assert "l40s-image: shedding" in html and "Autoscaling of l40s-image is paused" in html
 
 
