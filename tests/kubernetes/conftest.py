@@ -6,6 +6,7 @@ missing or broken real API server an error.
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import os
 import secrets
@@ -41,11 +42,12 @@ REAL = os.environ.get("KUBECONFIG_TEST", "")
 IMAGE = "registry.example/comfyplane-worker@sha256:" + "a" * 64
 
 
+@functools.cache
 def role(name: str) -> dict[str, Any]:
     """The Role, or ClusterRole, that deploy/ gives the controller."""
-    for path in (ROOT / "deploy").rglob("*.yaml"):
+    for path in (ROOT / "deploy").rglob("role.yaml"):
         for item in yaml.safe_load_all(path.read_text()):
-            if item and item.get("kind") in ("Role", "ClusterRole") and item["metadata"]["name"] == name:
+            if item["metadata"]["name"] == name:
                 return dict(item)
     raise AssertionError(f"deploy/ has no role {name}")
 

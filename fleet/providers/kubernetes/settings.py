@@ -71,14 +71,19 @@ def read(settings: Mapping[str, Any], placement: Mapping[str, Any] | None = None
     """The Spec of a pool, or of one of its kinds of machine, whose selector and tolerations are added to the pool's. Raises Invalid."""
     pool = schemas.checked("kubernetes", settings)
     if not placement:
-        return replace(Spec(), **pool)
+        return _spec(pool)
     own = schemas.checked("kubernetes", placement)
     if "node_selector" in own:
         own["node_selector"] = dict(pool.get("node_selector") or {}) | own["node_selector"]
     if "tolerations" in own:
         own["tolerations"] = (*pool.get("tolerations", ()), *(t for t in own["tolerations"] if t not in pool.get("tolerations", ())))
     # One connection serves a pool.
-    return replace(Spec(), **(pool | {k: v for k, v in own.items() if k not in ("context", "namespace", "read_nodes")}))
+    return _spec(pool | {k: v for k, v in own.items() if k not in ("context", "namespace", "read_nodes")})
+
+
+def _spec(given: Mapping[str, Any]) -> Spec:
+    values: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
+    return replace(Spec(), **values)
 
 
 def _text(pattern: re.Pattern[str], wants: str = "a name as Kubernetes writes them") -> Callable[[Any], str]:
@@ -122,16 +127,16 @@ def _pairs(keys: re.Pattern[str], values: re.Pattern[str]) -> Callable[[Any], di
     return check
 
 
-def _names(value: Any) -> tuple[str, ...]:
+def _names(value: Any) -> list[str]:
     if not isinstance(value, list | tuple) or len(value) > 20 or not all(isinstance(v, str) and _NAME.fullmatch(v) for v in value):
         raise ValueError("must be a list of names")
-    return tuple(value)
+    return list(value)  # as JSON keeps it
 
 
-def _tolerations(value: Any) -> tuple[Mapping[str, Any], ...]:
+def _tolerations(value: Any) -> list[Mapping[str, Any]]:
     if not isinstance(value, list | tuple) or len(value) > 20:
         raise ValueError("must be a list of at most 20 tolerations")
-    return tuple(_toleration(item) for item in value)
+    return [_toleration(item) for item in value]
 
 
 def _toleration(value: Any) -> dict[str, Any]:
@@ -198,7 +203,5 @@ _HELP: Mapping[str, tuple[str, Callable[[Any], Any]]] = {
     "max_surge": ("Pods beyond the count while a new image comes in", _number(1, 100)),
     "read_nodes": ("Whether zone, market and notices are read from nodes as well, which needs a ClusterRole", _flag),
 }
-SETTINGS: dict[str, Setting] = {
-    field.name: Setting(_HELP[field.name][0], _HELP[field.name][1], None if field.default == -1 else field.default) for field in fields(Spec)
-}
+SETTINGS: dict[str, Setting] = {field.name: Setting(*_HELP[field.name], None if field.default == -1 else field.default) for field in fields(Spec)}
 """Every setting with what it is for, what checks it, and what counts without it."""
