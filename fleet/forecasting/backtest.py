@@ -14,7 +14,7 @@ import numpy as np
 from fleet.forecasting.candidates import forecast_all
 from fleet.forecasting.series import WEEK_DAYS, Floats, History, Series, filled
 
-MOST_FOLDS = 14
+MOST_FOLDS = 12
 FIRST_DAYS = 2.0
 """Of history before the first origin."""
 
