@@ -154,7 +154,7 @@ def test_the_walk_at_a_past_origin_is_not_changed_by_what_came_after_it() -> Non
 def test_a_candidate_replaces_the_ensemble_only_after_enough_clearly_better_days() -> None:
     values = weekly(20, seed=5)
     series = series_of.of(values, step_s=3600)
-    folds = [f for f in run(series, steps=DAY)]
+    folds = list(run(series, steps=DAY))
     for fold in folds:  # somebody knew the future
         fold.made["Holt-Winters"] = fold.came.copy()
     made = folds[-1].made
