@@ -134,7 +134,7 @@ class _Round:
                 state_since=self.now,
                 stopped_at=self.now,
                 stop_reason=reason,
-                stop_message=message[:500],
+                stop_message=(message or worker.stop_message)[:500],  # of one taken out, why it was
                 idle_since=None,
                 engine_log=log_lines,
             )
