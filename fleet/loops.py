@@ -133,8 +133,8 @@ def _logs(tick: Tick) -> str:
 
 
 LOOPS = [
-    Loop("autoscale", 1.0, _autoscale, lease_s=45.0),
-    Loop("workers", 1.0, _workers, lease_s=45.0),
+    Loop("autoscale", 1.0, _autoscale, lease_s=25.0),
+    Loop("workers", 1.0, _workers, lease_s=25.0),
     Loop("leases", 1.0, _leases),
     Loop("deadlines", 1.0, _deadlines),
     Loop("fair-clock", 1.0, _fair_clock),
