@@ -13,7 +13,7 @@ from django.test import Client
 from django.utils import timezone
 
 from controlplane.console import roles
-from fleet.models import Job, Pool
+from fleet.models import CapacityMinute, Forecast, Job, Pool, ScalingDecision, Worker
 from tests import factories
 from tests.controlplane import shell_rows as rows
 from tests.controlplane import work_rows
@@ -33,6 +33,13 @@ PATHS = (
     "/ops/fleet/emergency/",
     "/ops/fleet/pools/l40s-image/emergency/",
     "/ops/fleet/pools/l40s-image/emergency/clear/?priority=low",
+    "/ops/fleet/pools/l40s-image/?units=usd&ahead=6h",
+    "/ops/fleet/pools/l40s-image/policy/",
+    "/ops/fleet/pools/l40s-image/add/",
+    "/ops/fleet/pools/l40s-image/pause/",
+    "/ops/fleet/pools/l40s-image/drain/",
+    "/ops/fleet/decisions/DECISION/",
+    "/ops/fleet/workers/WORKER/",
     "/ops/fleet/new/",
     "/ops/customers/",
     "/ops/customers/harbor/",
@@ -99,7 +106,26 @@ def world():
     rows.spent(made[2], 850_000_000, now=now)
     Pool.objects.create(slug="a10-staging", name="Staging", base=0, max=4, created_at=now, halted_at=now, halted_reason="3 workers in a row died.")
     work_rows.job(made[2], made[3], now=now, status="running", created=now - timedelta(seconds=30))
+    ahead_of(made[0], now)
     return made
+
+
+def ahead_of(pool, now):
+    """Minutes behind now and a forecast ahead of it, for the pool's chart and the fleet's strip."""
+    CapacityMinute.objects.bulk_create(
+        [CapacityMinute(pool=pool, minute=now.replace(second=0, microsecond=0) - timedelta(minutes=i), ready=2) for i in range(1, 60)]
+    )
+    points = [[2.0 + hour % 9, 1.0, 12.0, 9.0] for hour in range(168)]
+    plan = {"floors": [3] * 168, "job_s": 10.0, "cold_start_s": 60.0, "growth": None}
+    known = {"method": "seasonal", "history_days": 21, "backtest": {"wape": 0.1, "coverage": 0.8}, "usable": True, "plan": plan}
+    starts = now.replace(minute=0, second=0, microsecond=0)
+    Forecast.objects.create(pool=pool, made_at=now, starts_at=starts, step_s=3600, points=points, arrivals=[[9, 1, 20]] * 168, **known)
+
+
+def paths():
+    """The pages, those of a row by its id."""
+    decision, worker = ScalingDecision.objects.first().id, Worker.objects.first().id
+    return [path.replace("DECISION", str(decision)).replace("WORKER", str(worker)) for path in PATHS]
 
 
 def go(page, path):
@@ -118,7 +144,7 @@ def violations(page):
 def test_every_page_is_free_of_axe_violations_and_never_scrolls_sideways(open_page, world, theme, width):
     page = open_page(width=width, theme=theme)
     wrong = {}
-    for path in PATHS:
+    for path in paths():
         go(page, path)
         if found := violations(page):
             wrong[path] = found
@@ -139,7 +165,7 @@ def test_the_empty_console_and_the_sign_in_page_are_free_of_axe_violations(open_
 
 def test_a_320_pixel_screen_never_scrolls_sideways(open_page, world):
     page = open_page(width=320)
-    for path in PATHS:
+    for path in paths():
         go(page, path)
         assert not page.evaluate("document.documentElement.scrollWidth > innerWidth"), path
 
