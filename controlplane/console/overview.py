@@ -13,7 +13,7 @@ from billing import customers as billing_customers
 from billing import queries as billing
 from billing.models import Customer
 from builds.models import Workflow
-from controlplane.console import attention, changes, charts, numbers, pages, pool_rows, ranges, roles
+from controlplane.console import attention, changes, charts, emergency_words, numbers, pages, pool_rows, ranges, roles
 from controlplane.kernel import loops
 from controlplane.kernel.models import OutboxEntry
 from fleet import forecast_alerts, forecasts, queries_capacity, queries_pools, queries_traffic
@@ -22,6 +22,7 @@ from fleet.queries_pools import PoolNow
 
 SUCCESS_TARGET = 0.95
 LIST_SHOWN = 7
+BACKLOGS_LOOKED_AT = 5
 
 
 def address(name: str, *args: str) -> str:
@@ -186,9 +187,11 @@ def needed(pools: list[PoolNow], now: datetime) -> list[attention.Need]:
     failing = queries_traffic.failing_workflows(start=now - timedelta(hours=1), end=now)
     dead = OutboxEntry.objects.filter(topic__startswith="webhook", state=OutboxEntry.State.DEAD, ended_at__gte=now - timedelta(hours=24)).count()
     near = [(c.slug, c.name, billing.standing(c, now=now).share or 0.0) for c in billing.near_limit(now=now)]
+    longest = sorted((p for p in pools if p.queue > p.ready), key=lambda p: -p.queue)[:BACKLOGS_LOOKED_AT]
     return attention.ordered(
         [
             *attention.of_pools(pools, href=address("ops:pool", "POOL"), now=now),
+            *emergency_words.of_backlogs(emergency_words.backlogs(longest, now=now), href=address("ops:pool_emergency", "POOL")),
             *attention.of_measures(pools, href=address("ops:pool", "POOL"), now=now),
             *attention.of_forecasts(full_ahead(pools, now), href=address("ops:pool", "POOL")),
             *attention.of_workflows(failing, href=address("ops:workflow", "WORKFLOW")),
