@@ -74,8 +74,7 @@ class WaitTarget:
         firm = steady if erlang.size(max(0.0, planned - 0.5 * swing), job=seen.job, wait_s=target, late=late, most=most) > seen.live else 0
         done = (seen.ready or 0) * horizon + sum(max(0.0, horizon - max(0.0, cold - age)) for age in seen.coming_s)
         left = max(0.0, seen.waiting_work_s + TREND * (quick * horizon - done))
-        if ahead.work_s:
-            left = max(left, seen.waiting_work_s + ahead.work_s + TREND * (quick * horizon - done))
+        left += ahead.work_s  # what is done before a batch is there does not shorten it
         clear_s = target * min(1.3, max(0.15, 0.6 * math.exp(-0.25 * care)))
         clear = min(1_000_000, math.ceil(left / clear_s))
         spare = round(self.spare)

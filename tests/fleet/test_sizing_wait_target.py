@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fleet.simulation import simulate
 from fleet.sizing import attainment, bounding, erlang, policies, waits
 from fleet.sizing.bounding import Limits
 from fleet.sizing.seen import ColdStart, JobTime, Memory, Planned, Seen
@@ -233,3 +234,24 @@ def test_a_clock_that_jumps_neither_stops_it_nor_fills_its_memory(clock):
 def test_a_memory_that_somebody_spoiled_is_put_up_with():
     memory: Memory = {"at": "noon", "late": None, "started": True, "queue": math.nan, "rate": "fast"}
     assert WaitTarget().decide(seen(queue=3, rate_1m=0.1), memory).wanted >= 0
+
+
+def test_a_batch_that_was_announced_starts_in_time_and_one_that_was_not_cannot():
+    """Control loops' scenario D: a batch lands faster than a worker starts."""
+    arrivals = [at for hour in range(1, 6) for at in [hour * 3600.0 + n * 0.05 for n in range(40)]]
+    asked = {"policy": WaitTarget(), "base": 0, "maximum": 60, "cold_start_s": 300, "target_s": 60}
+    blind = simulate(arrivals, [20.0] * len(arrivals), **asked)
+    told = simulate(
+        arrivals, [20.0] * len(arrivals), planned=[Planned(h * 3600.0, h * 3600.0 + 2, jobs=40, work_s=800.0) for h in range(1, 6)], start_s=0.0, **asked
+    )
+    assert blind.within < 0.2
+    assert told.within > 0.75
+    assert told.gpu_hours < 60 * 6 / 4  # they leave again in between
+
+
+def test_a_pool_without_base_serves_what_comes_now_and_then_and_pays_little_in_between():
+    arrivals = [float(at) for hour in range(12) for at in range(hour * 3600, hour * 3600 + 300, 30)]
+    found = simulate(arrivals, [10.0] * len(arrivals), policy=WaitTarget(), base=0, maximum=4, cold_start_s=60, target_s=120, start_s=0.0)
+    assert (found.unserved, found.busy_stops) == (0, 0)
+    assert found.within > 0.95
+    assert found.gpu_hours < 0.35 * found.hours * 1
