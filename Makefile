@@ -31,7 +31,7 @@ integration: $(VENV)/.dev ## the tests that start and kill real processes
 	@$(BIN)/python -m pytest -m integration -rs $(ARGS)
 
 bench: $(VENV)/.dev ## speed, as ratios measured in one run (PostgreSQL)
-	@for one in queue_cycle post_job dispatch_latency conversion dependencies lock model_store builds forecast floor; do $(BIN)/python bench/$$one.py || exit 1; done
+	@for one in queue_cycle post_job dispatch_latency conversion dependencies lock model_store builds forecast floor simulator; do $(BIN)/python bench/$$one.py || exit 1; done
 
 fmt: $(VENV)/.dev ## format the code
 	@$(BIN)/ruff check --fix --quiet . ; $(BIN)/ruff format .
