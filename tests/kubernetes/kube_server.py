@@ -72,7 +72,7 @@ class Address:
 
 
 class Server:
-    """The objects, and an HTTP server over them. `changed` is called after each write that came by HTTP."""
+    """The objects, and an HTTP server over them. `changed` is called after each write of the controller, before it is answered."""
 
     def __init__(self, *, minor: int = 31) -> None:
         self.minor = minor
@@ -517,14 +517,14 @@ def _handler(server: Server) -> type[BaseHTTPRequestHandler]:
                     self._watch(server.address(split.path), query)
                     return
                 code, answer = server.handle(self.command, split.path, query, body, self.headers.get("Content-Type", ""))
+                if self.command != "GET" and self.headers.get("Authorization") == f"Bearer {TOKEN}":
+                    server.changed()
                 self._answer(code, answer)
             except Refusal as error:
                 self._answer(
                     error.code,
                     {"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": error.code, "reason": error.reason, "message": error.message},
                 )
-            if self.command != "GET" and self.headers.get("Authorization") == f"Bearer {TOKEN}":
-                server.changed()
 
         do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = _any
 
