@@ -44,7 +44,8 @@ def test_the_preset_by_command_in_words_and_as_json(capsys):
     [
         ["--preset", "nope"], ["--pool", "nope"], ["--preset", "seed-month-6", "--set", "colour=1"],
         ["--preset", "seed-month-6", "--set", "average=x"],
-        ["--preset", "seed-month-6", "--set", "average=nan"], ["--preset", "seed-month-6", "--option", "x"], ["--preset", "seed-month-6", "--option", "x:y:1:1"],
+        ["--preset", "seed-month-6", "--set", "average=nan"],
+        ["--preset", "seed-month-6", "--option", "x"], ["--preset", "seed-month-6", "--option", "x:y:1:1"],
     ],
 )  # fmt: skip
 def test_what_cannot_be_planned_is_refused_with_2(wrong, capsys):
