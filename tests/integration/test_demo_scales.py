@@ -64,7 +64,9 @@ def test_fifty_slow_jobs_take_the_demo_pool_from_its_base_to_its_maximum_and_bac
     assert page.evaluate("window.stayed") is True, "the page was never loaded anew"
     assert page.locator("figure[data-chart] canvas").count() == 2
 
-    page.locator("#decisions a.main-link", has_text=re.compile(r"^\+")).first.click()
+    page.locator("#decisions a.chip", has_text="Up").click()
+    page.wait_for_url("**decisions=up**")
+    page.locator("#decisions a.main-link", has_text="+").first.click()
     page.wait_for_url(re.compile("/ops/fleet/decisions/"))
     assert page.get_by_text("What else could have been done").is_visible()
     assert page.complaints == []
