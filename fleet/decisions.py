@@ -22,7 +22,6 @@ def record(pool: Pool, found: Observed, decision: Decision, *, shadows: dict[str
     held: dict[str, Any] = {
         "policy": pool.policy,
         "action": decision.action,
-        "wanted": decision.wanted,
         "applied": decision.applied,
         "bound": decision.bound[:200],
     }
@@ -31,6 +30,7 @@ def record(pool: Pool, found: Observed, decision: Decision, *, shadows: dict[str
     if proposal is not None:
         inputs |= {"rule": proposal.rule, "terms": dict(proposal.terms), "asked": proposal.wanted}
     latest: dict[str, Any] = {
+        "wanted": decision.wanted,  # changes with every job while a pool stands at its maximum
         "reason": decision.reason[:300],
         "inputs": inputs,
         "last_seen_at": now,

@@ -23,6 +23,7 @@ KNOBS: dict[str, tuple[str, str]] = {
     # knob: label, hint
     "aim": ("Late jobs to make use of", "Share of the late jobs its target allows. Less is dearer and safer."),
     "spare": ("Spare workers", "Kept beyond what is worked out."),
+    "window_s": ("Past arrivals believed, seconds", "60 follows demand closely, 300 is steadier, 3600 hardly moves."),
     "hold_s": ("Lower need before leaving, seconds", "So long fewer must have been enough before workers leave. 0: about what another start would cost."),
     "learn": ("Learn from late jobs", "1: late jobs make it more careful, and their absence less. 0: they do not."),
     "queue_per_worker": ("Waiting jobs per worker", "More than this many orders one more worker."),

@@ -30,7 +30,7 @@ PLANS = (
 )
 CUSTOMERS = (("northwind", "Northwind Retail", "studio"), ("lumen", "Lumen Agency", "growth"), ("kite", "Kite Notes", "starter"))
 MAIN_CUSTOMER = "northwind"
-DEMO_TERMS: dict[str, Any] = {"base": 1, "maximum": 4, "target_s": 10.0, "knobs": {"hold_s": 20.0}}
+DEMO_TERMS: dict[str, Any] = {"base": 1, "maximum": 4, "target_s": 10.0, "knobs": {"hold_s": 20.0, "window_s": 60.0}}
 """A short target and a short hold, so that the pool is seen to grow and to shrink within two minutes."""
 
 

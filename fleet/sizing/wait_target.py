@@ -32,6 +32,8 @@ class WaitTarget:
     """Workers kept beyond what is worked out."""
     hold_s: float = 0.0
     """Seconds that less must have been needed before workers leave; 0: four fifths of a cold start, a minute at least."""
+    window_s: float = 300.0
+    """Seconds of past arrivals that are believed to go on: 60, 300, 600 or 3,600 is used, whichever reaches as far."""
     learn: float = 1.0
     """1: the share of late jobs moves how careful it is; 0: it does not."""
 
@@ -61,8 +63,9 @@ class WaitTarget:
         horizon = cold + REVIEW_S
         allowed = max(1e-4, 1 - seen.target_share)
         ahead = announced.of(seen)
-        quick = max(seen.rate_1m, seen.rate_5m) * mean * ahead.factor + ahead.offered
-        offered = (max(seen.rate_1m, seen.rate_5m) + seen.rate_5m) / 2 * mean * ahead.factor + ahead.offered
+        usual = self._rate(seen)
+        quick = max(seen.rate_1m, usual) * mean * ahead.factor + ahead.offered
+        offered = (max(seen.rate_1m, usual) + usual) / 2 * mean * ahead.factor + ahead.offered
         # Demand can swing while a start lasts; the longer that is against the target, the more room it needs. The wait itself is a
         # buffer, so a short start needs less than the offered work in hand.
         room = -0.45 + 0.2 * min(4.0, cold / target) * min(1.2, math.log10(1 / allowed) / 2) + 0.35 * care
@@ -87,6 +90,12 @@ class WaitTarget:
         if ahead.why and need > seen.live and need > (firm if not ahead.work_s and not ahead.offered else 0):
             return need, keep, terms, f"{ahead.why} {workers(need)} are needed for it.", "announced"
         return need, keep, terms, _why(seen, rule, need, offered, left), rule
+
+    def _rate(self, seen: Seen) -> float:
+        """Jobs a second over the window."""
+        if self.window_s <= 300:
+            return seen.rate_1m if self.window_s <= 60 else seen.rate_5m
+        return seen.rate_10m if self.window_s <= 600 else seen.rate_1h
 
     def _hold_s(self, seen: Seen) -> float:
         return self.hold_s or max(SHORTEST_HOLD_S, 0.8 * seen.cold.p50_s)

@@ -14,7 +14,7 @@ CHROMIUM = os.environ.get("CHROMIUM", "/usr/bin/chromium")
 ARGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update", "--disable-sync", "--no-first-run"]
 JOBS = 50
 BASE, MAXIMUM = 1, 4
-UP_S, BACK_S = 120.0, 540.0
+UP_S, BACK_S = 120.0, 300.0
 
 
 @pytest.fixture
