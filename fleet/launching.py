@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import secrets
+import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
@@ -33,12 +34,13 @@ def write_ahead(pool: Pool, found: Observed, count: int, *, now: datetime) -> li
 def launch(ordered: Sequence[Worker], provider: Provider, *, now: datetime) -> list[str]:
     """Ask the provider for each; says what came of them. One that cannot be had is tried as the pool's next kind of machine, once."""
     said: list[str] = []
+    began = time.monotonic()
     with ThreadPoolExecutor(max_workers=min(AT_ONCE, len(ordered)), thread_name_prefix="launch") as threads:
         for worker, ref, error in threads.map(lambda w: _try(w, provider), ordered):
             if isinstance(error, NoCapacity) and worker.offer is not None:
-                ref, error = _elsewhere(worker, provider, error, now=now)
-            if error is not None:
-                said.append(_given_up(worker, error, now=now))
+                ref, error = _elsewhere(worker, provider, error, now=now + timedelta(seconds=time.monotonic() - began))
+            if error is not None:  # dated when it was said: a provider that was slow to is left alone for as long as a quick one
+                said.append(_given_up(worker, error, now=now + timedelta(seconds=time.monotonic() - began)))
             else:
                 Worker.objects.filter(id=worker.id).update(provider_ref=ref)
     started = len(ordered) - len(said)

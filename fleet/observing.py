@@ -8,12 +8,13 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from django.conf import settings
-from django.db.models import Max, Min, Q
+from django.db.models import Max, Min, Q, Sum
 from django.db.models.functions import Coalesce
 
 from fleet import demand, floors, job_times
+from fleet.buckets import NEVER_RAN
 from fleet.costs import of_seconds
-from fleet.models import PlannedDemand, Pool, ScalingDecision, Worker
+from fleet.models import PlannedDemand, Pool, PoolOffer, ScalingDecision, Worker
 from fleet.providers.base import Provider, ProviderError
 from fleet.sizing.bounding import FAILURE_WINDOW_S, Decision, Limits
 from fleet.sizing.seen import Planned, Seen
@@ -170,11 +171,7 @@ def _limits(pool: Pool, seen: Seen, provider: Provider, unreachable: str, *, now
 
 def _budget(pool: Pool, seen: Seen, *, now: datetime) -> int | None:
     """Workers the budget pays for. A day's budget that is spent leaves the base."""
-    price, found = pool.price_per_hour_microusd, None
-    if price <= 0:
-        return None
-    if pool.budget_per_hour_microusd is not None:
-        found = pool.budget_per_hour_microusd // price
+    found = None if pool.budget_per_hour_microusd is None else _affordable(pool, seen, pool.budget_per_hour_microusd)
     if pool.budget_per_day_microusd is not None:
         day = now.replace(hour=0, minute=0, second=0, microsecond=0)
         if spent(pool, since=day, now=now) >= pool.budget_per_day_microusd:
@@ -182,12 +179,21 @@ def _budget(pool: Pool, seen: Seen, *, now: datetime) -> int | None:
     return found
 
 
+def _affordable(pool: Pool, seen: Seen, budget: int) -> int | None:
+    """Workers that so much an hour pays for; of several kinds of machine those there are at what was agreed, and more at the dearest price."""
+    price = pool.price_per_hour_microusd
+    dearest: int | None = PoolOffer.objects.filter(pool=pool).aggregate(most=Max("price_per_hour_microusd"))["most"]
+    if dearest is None:
+        return budget // price if price > 0 else None
+    agreed: int = Worker.objects.filter(pool=pool, state__in=Worker.LIVE).aggregate(sum=Sum("price_per_hour_microusd"))["sum"] or 0
+    return seen.live + max(0, budget - agreed) // dearest if dearest > 0 else None
+
+
 def spent(pool: Pool, *, since: datetime, now: datetime) -> int:
     """Micro-dollars the pool's workers have cost since then, those that run now included."""
-    lives = Worker.objects.filter(Q(stopped_at__isnull=True) | Q(stopped_at__gt=since), pool=pool).values_list(
-        "ordered_at", "stopped_at", "price_per_hour_microusd"
-    )
-    return sum(of_seconds(price, max(0.0, ((stopped or now) - max(ordered, since)).total_seconds())) for ordered, stopped, price in lives)
+    lives = Worker.objects.filter(Q(stopped_at__isnull=True) | Q(stopped_at__gt=since), pool=pool).exclude(stop_reason__in=NEVER_RAN)
+    times = lives.values_list("ordered_at", "stopped_at", "price_per_hour_microusd")
+    return sum(of_seconds(price, max(0.0, ((stopped or now) - max(ordered, since)).total_seconds())) for ordered, stopped, price in times)
 
 
 def _planned(pool: Pool, times: job_times.Times, *, now: datetime) -> tuple[Planned, ...]:

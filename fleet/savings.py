@@ -17,6 +17,7 @@ from django.db.models import Q
 
 from controlplane.kernel import money
 from fleet import history, queries_traffic
+from fleet.buckets import NEVER_RAN
 from fleet.costs import of_seconds
 from fleet.models import PolicyRevision, Pool, SavingsDay, Worker
 from fleet.planning.playing import Terms, play
@@ -166,7 +167,7 @@ def as_row(row: SavingsDay) -> dict[str, Any]:
 
 def spent(pool: Pool, *, start: datetime, end: datetime) -> int:
     """Micro-dollars the pool's workers cost between two moments, from order to end."""
-    lives = Worker.objects.filter(Q(stopped_at__isnull=True) | Q(stopped_at__gt=start), pool=pool, ordered_at__lt=end)
+    lives = Worker.objects.filter(Q(stopped_at__isnull=True) | Q(stopped_at__gt=start), pool=pool, ordered_at__lt=end).exclude(stop_reason__in=NEVER_RAN)
     return sum(
         of_seconds(price, max(0.0, (min(stopped or end, end) - max(ordered, start)).total_seconds()))
         for ordered, stopped, price in lives.values_list("ordered_at", "stopped_at", "price_per_hour_microusd")

@@ -82,7 +82,7 @@ def sweep(*, now: datetime) -> dict[str, int]:
     return {
         "sessions": Session.objects.filter(expire_date__lt=now).delete()[0],
         "outbox": OutboxEntry.objects.filter(state=OutboxEntry.State.DONE, ended_at__lt=old).delete()[0],
-        "workers": Worker.objects.filter(state__in=["stopped", "lost"], stopped_at__lt=old, attempts__isnull=True, jobs__isnull=True).delete()[0],
+        "workers": _idle_ends(old).delete()[0],
         "holds": ScalingDecision.objects.filter(action="hold", last_seen_at__lt=old).delete()[0],
         "capacity_minutes": CapacityMinute.objects.filter(minute__lt=now - KEEP_CAPACITY).delete()[0],
         "demand_minutes": DemandMinute.objects.filter(minute__lt=now - KEEP_DEMAND).delete()[0],
@@ -91,6 +91,11 @@ def sweep(*, now: datetime) -> dict[str, int]:
         "task_results": Success.objects.filter(stopped__lt=now - KEEP_SUCCESSES).delete()[0] + Failure.objects.filter(stopped__lt=old).delete()[0],
         "incoming_files": blobs.sweep(now=now),
     }
+
+
+def _idle_ends(before: datetime) -> QuerySet[Worker]:
+    """Workers that ended then without a job or a cost: what an hour of one cost stays in the books, and goes with its row."""
+    return Worker.objects.filter(state__in=["stopped", "lost"], stopped_at__lt=before, attempts__isnull=True, jobs__isnull=True, hours__isnull=True)
 
 
 def _old_smoke_runs(before: datetime) -> QuerySet[SmokeRun]:

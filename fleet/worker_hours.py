@@ -39,6 +39,8 @@ def recompute(*, now: datetime, since: datetime | None = None) -> int:
         rows += [row for worker in workers if (row := _row(worker, lived[worker.id], at, now)) is not None]
         at += HOUR
     WorkerHour.objects.bulk_create(rows, batch_size=500, update_conflicts=True, unique_fields=["worker", "hour"], update_fields=["pool", *_FIELDS])
+    # Hours were written while it was still hoped for.
+    WorkerHour.objects.filter(worker__stop_reason__in=buckets.NEVER_RAN, worker__stopped_at__gt=start).delete()
     return len(rows)
 
 

@@ -22,6 +22,8 @@ log = logging.getLogger(__name__)
 
 DRAIN_GRACE = timedelta(seconds=30)
 NEVER_LAUNCHED = timedelta(seconds=10)
+NEVER_LAUNCHED_ELSEWHERE = timedelta(seconds=120)
+"""The same where a launch is calls over a network: sixteen are made eight at a time, and those with GPUs named one by one."""
 
 
 def look_after(pool: Pool, *, provider: Provider | None = None, fence: Callable[[], None], now: datetime) -> list[str]:
@@ -92,7 +94,7 @@ class _Round:
         asked = worker.drain_asked_at is not None
         if instance is None:
             if not worker.provider_ref and worker.registered_at is None:
-                if self.now - worker.ordered_at < NEVER_LAUNCHED:
+                if self.now - worker.ordered_at < (NEVER_LAUNCHED if self.pool.provider == Pool.Provider.LOCAL else NEVER_LAUNCHED_ELSEWHERE):
                     return ""
                 return self._end(worker, "stopped", "never_started", "The controller ended before it was launched.", None, kill=False)
             if not worker.provider_ref and not self.provider.counted:
