@@ -20,6 +20,8 @@ from fleet.providers.local import Local
 log = logging.getLogger(__name__)
 
 KEEP_EVERY = timedelta(seconds=5)
+_cut_short: dict[str, int] = {}
+"""By loop, the pool with which its last round lost the lead: the next begins behind it, or a slow provider would keep the others from their turn."""
 
 
 def _autoscale(tick: Tick) -> str:
@@ -45,10 +47,13 @@ def _each_pool(tick: Tick, step: Callable[[Pool], str], *, failed: Callable[[Poo
     errors: list[Exception] = []
     kept = timezone.now()
     pools = list(Pool.objects.all())
-    for pool in pools:
+    slow = _cut_short.get(tick.name)
+    begin = next((i + 1 for i, pool in enumerate(pools) if pool.id == slow), 0)
+    for pool in [*pools[begin:], *pools[:begin]]:
         if timezone.now() - kept > KEEP_EVERY:  # a provider was slow with a pool before
             kept = timezone.now()
             tick.keep(kept)
+        _cut_short[tick.name] = pool.id
         try:
             said.append(step(pool))
         except LostLead:
@@ -59,6 +64,7 @@ def _each_pool(tick: Tick, step: Callable[[Pool], str], *, failed: Callable[[Poo
             said.append(f"{pool.slug}: failed")
             with contextlib.suppress(DatabaseError):
                 failed(pool, error)
+    _cut_short.pop(tick.name, None)
     if errors and len(errors) == len(pools):
         raise errors[0]
     return ", ".join(filter(None, said))

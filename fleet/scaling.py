@@ -45,6 +45,8 @@ def step(pool: Pool, *, provider: Provider | None = None, fence: Callable[[], No
         ordered = launching.write_ahead(pool, found, decision.applied, now=now) if decision.applied > 0 and not by.counted else []
         if decision.applied > 0 and not by.counted:
             decision = _as_ordered(decision, len(ordered))
+        if ordered or leaving:  # each at its own price, which need not be the pool's
+            decision = replace(decision, cost_change_microusd=sum(w.price_per_hour_microusd for w in ordered) - sum(w.price_per_hour_microusd for w in leaving))
         if decision.action == "halted" and pool.halted_at is None and (switched := previous_image.switch(pool, decision, now=now)):
             decision, found = switched, replace(found, beside={**found.beside, **previous_image.beside(pool)})
         elif decision.action == "halted" and pool.halted_at is None:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from datetime import datetime, timedelta
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from fleet import launching, observing, savings, tasks, worker_hours, workers
-from fleet.models import Pool, PoolOffer, Worker, WorkerHour
+from controlplane.kernel.loops import LostLead, Tick
+from fleet import launching, loops, observing, quotes, savings, scaling, tasks, worker_hours, workers
+from fleet.models import Pool, PoolOffer, ScalingDecision, Worker, WorkerHour
 from fleet.providers.base import Observed, Ref, Unavailable
 from tests import factories
 
@@ -99,3 +101,39 @@ def test_the_budget_counts_what_the_kinds_of_machine_cost_not_what_the_pool_says
     PoolOffer.objects.create(pool=pool, rank=1, gpu="H100", price_per_hour_microusd=2_000_000)
     found = observing.of(pool, provider=Slow([0.0], 0.0), now=now)  # type: ignore[arg-type]
     assert found.limits.budget_workers == 2
+
+
+def test_a_decision_costs_what_the_workers_it_orders_cost(now: datetime) -> None:
+    pool = factories.make_pool(now=now, provider="docker", base=1, max=2, price_per_hour_microusd=1_000_000)
+    PoolOffer.objects.create(pool=pool, rank=1, gpu="H100", price_per_hour_microusd=2_500_000)
+    scaling.step(pool, provider=Slow([0.0], 0.0), fence=fence, epoch=1, now=now)  # type: ignore[arg-type]
+    assert ScalingDecision.objects.get(pool=pool).cost_change_microusd == 2_500_000
+
+
+def test_a_pool_whose_provider_holds_up_every_round_does_not_keep_the_others_from_theirs(now: datetime, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loops, "_cut_short", {})
+    slow, other = factories.make_pool(now=now, slug="a-slow"), factories.make_pool(now=now, slug="b-other")
+    seen: list[str] = []
+
+    def round_() -> None:
+        def step(pool: Pool) -> str:
+            seen.append(pool.slug)
+            if pool.id == slow.id:
+                raise LostLead("it took longer than the lease")
+            return ""
+
+        with suppress(LostLead):
+            loops._each_pool(Tick(now, 1, "autoscale"), step)
+
+    for _ in range(3):
+        round_()
+    assert other.slug in seen
+
+
+def test_a_quote_does_not_tell_a_customer_how_much_others_send(now: datetime) -> None:
+    pool = factories.make_pool(now=now, provider="local", base=1, max=2)
+    workflow, customer = factories.make_runnable(now=now, pool=pool), factories.make_customer(now=now)
+    quote = quotes.make(customer=customer, workflow=workflow, version=workflow.channels.get().version, jobs=3, now=now).quote
+    assert "others_per_hour" in quote.basis  # operators are told
+    said = quotes.as_json(quote, now=now)
+    assert "others" not in str(said["basis"]) and pool.slug not in str(said)
