@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
@@ -25,6 +25,15 @@ class Consequence:
     figures: dict[str, Any] = field(default_factory=dict)
     amount: int = 0
     """Jobs or workers it is about: the confirm button repeats it."""
+    priced: tuple[str, ...] = ()
+    """Those of the lines that speak of money."""
+
+    def shown(self, *, money_shown: bool) -> Consequence:
+        """The same for somebody who sees money, or does not."""
+        if money_shown:
+            return self
+        figures = {name: value for name, value in self.figures.items() if not name.endswith("_microusd")}
+        return replace(self, lines=[line for line in self.lines if line not in self.priced], figures=figures, priced=())
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +83,10 @@ def _raise(action: EmergencyAction, now: datetime) -> Consequence:
     }
     kept_now = f", at least {base:,} instead of {own.base:,}" if kept > 0 else f", at least {base:,} as before" if base else ""
     lines = [f"Up to {_n(most, 'worker')} instead of {own.maximum:,}{kept_now}, for {duration(hours * 3600)}."]
+    priced: tuple[str, ...] = ()
     if per_hour:
-        lines.append(f"At most {money.display(per_hour)} an hour more, {money.display(figures['most_cost_microusd'])} in all; sizing orders what it needs.")
+        priced = (f"At most {money.display(per_hour)} an hour more, {money.display(figures['most_cost_microusd'])} in all; sizing orders what it needs.",)
+        lines += priced
     if here.jobs:
         at_most = duration(here.work_s / max(1, most))
         lines.append(f"{_n(here.jobs, 'job')} waiting: {duration(here.drain_s)} of work for {_n(here.live, 'worker')}, about {at_most} for {most:,}.")
@@ -84,7 +95,7 @@ def _raise(action: EmergencyAction, now: datetime) -> Consequence:
         lines.append(f"The pool's budget pays for {_n(paid, 'worker')} an hour; beyond that only the {base:,} kept are ordered.")
     if kept > 0:
         lines.append(f"{_n(kept, 'worker')} more kept even when nothing waits.")
-    return Consequence(lines, figures, amount=more or kept)
+    return Consequence(lines, figures, amount=more or kept, priced=priced)
 
 
 def _fast(action: EmergencyAction, now: datetime) -> Consequence:
@@ -156,10 +167,8 @@ def _shed(action: EmergencyAction, now: datetime) -> Consequence:
 def _clear(action: EmergencyAction, now: datetime) -> Consequence:
     found = clearing.count(action)
     latest = clearing.waiting(action).aggregate(at=Max("queued_at"))["at"]
-    lines = [
-        f"{_n(found.jobs, 'waiting job')} of {_n(found.customers, 'customer')} canceled by us and charged nothing. None that runs is touched.",
-        f"{money.display(found.reserved_microusd)} reserved for them is free again at once.",
-    ]
+    freed = f"{money.display(found.reserved_microusd)} reserved for them is free again at once."
+    lines = [f"{_n(found.jobs, 'waiting job')} of {_n(found.customers, 'customer')} canceled by us and charged nothing. None that runs is touched.", freed]
     if found.webhooks:
         lines.append(f"{_n(found.webhooks, 'webhook')} sent, which cannot be taken back.")
     lines.append("Within 24 h they can be submitted again: as new jobs with new ids, behind what then waits. Their old ids stay canceled.")
@@ -171,7 +180,7 @@ def _clear(action: EmergencyAction, now: datetime) -> Consequence:
         "oldest_s": round(found.oldest_s),
         "newest_at": latest.isoformat() if latest else None,
     }
-    return Consequence(lines, figures, amount=found.jobs)
+    return Consequence(lines, figures, amount=found.jobs, priced=(freed,))
 
 
 def _of_class(action: EmergencyAction) -> Any:

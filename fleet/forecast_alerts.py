@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -24,6 +24,12 @@ class Alert:
     high: int = 0
     raise_to: int = 0
     cost_microusd: int = 0
+    unpriced: str = ""
+    """The message for who does not see money; empty when it names none."""
+
+    def shown(self, *, money_shown: bool) -> Alert:
+        """The same for somebody who sees money, or does not."""
+        return self if money_shown or not self.unpriced else replace(self, message=self.unpriced, cost_microusd=0)
 
 
 def of(pool: Pool, row: Forecast | None, *, now: datetime) -> list[Alert]:
@@ -46,8 +52,9 @@ def of(pool: Pool, row: Forecast | None, *, now: datetime) -> list[Alert]:
         more = costs.of_seconds(pool.price_per_hour_microusd, day.extra_hours * 3600)
         verb = "Maximum reached" if day.sure else "Maximum may be reached"
         cost = f"costs about {_usd(more)} more on that day" if pool.price_per_hour_microusd else "costs nothing that is priced"
-        message = f"{verb} on {peak:%A %H:%M} ({day.low:,}–{day.high:,} workers), raising it to {day.raise_to:,} {cost}."
-        found.append(Alert("maximum" if day.sure else "range", peak, message, day.low, day.high, day.raise_to, more))
+        said = f"{verb} on {peak:%A %H:%M} ({day.low:,}–{day.high:,} workers)"
+        message, unpriced = f"{said}, raising it to {day.raise_to:,} {cost}.", f"{said}; {day.raise_to:,} would do."
+        found.append(Alert("maximum" if day.sure else "range", peak, message, day.low, day.high, day.raise_to, more, unpriced))
     if not any(alert.kind == "maximum" for alert in found):
         found += _growing(pool, row, target, now=now)
     return found

@@ -178,7 +178,8 @@ def as_json(quote: Quote, *, now: datetime) -> dict[str, Any]:
     """A quote as its customer sees it."""
     basis = dict(quote.basis)
     limits = basis.pop("limits", [])
-    basis.pop("body_sha256", None)
+    for ours in ("body_sha256", "others_per_hour"):  # what others send is theirs
+        basis.pop(ours, None)
     planned = quote.planned if quote.planned is not None and quote.planned.canceled_at is None else None
     return {
         "id": str(quote.id),

@@ -106,7 +106,7 @@ def take(request: HttpRequest, slug: str, kind: str) -> HttpResponse:
     grown = False
     try:
         terms = read(kind, said)
-        would = emergency_calls.preview(one, kind, terms, now=now)
+        would = emergency_calls.preview(one, kind, terms, now=now).shown(money_shown=roles.sees_money(request))
         if request.method == "POST":
             errors, grown = _unconfirmed(request, kind, slug, would)
             if not errors and not grown:

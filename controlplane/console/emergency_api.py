@@ -46,7 +46,7 @@ class Take(OperatorView):
             field = "dry_run" if isinstance(reason, str) else "reason"
             raise Invalid("wrong_type", f"{field} is not what it should be.", "reason is text, dry_run true or false.", details={"field": field})
         if dry:
-            would = emergency_calls.preview(pool, kind, body, now=now)
+            would = emergency_calls.preview(pool, kind, body, now=now).shown(money_shown=roles.sees_money(request._request))
             return Response({"dry_run": True, "would": would.lines, **would.figures})
         action = emergency_calls.take(pool, kind, body, actor=request.user.get_username(), reason=reason, once=_once(request), now=now)
         return Response(emergency_calls.shown(action, now=now), status=201)

@@ -97,7 +97,7 @@ def _decisions(span: ranges.Range) -> list[ScalingDecision]:
 def read(request: HttpRequest, span: ranges.Range, pools: list[PoolNow], numbers_read: Any, now: datetime) -> dict[str, Any]:
     """Everything the page shows; a part that cannot be read is marked, the rest stands."""
     decisions = pages.part(request, lambda: _decisions(span))
-    needs = pages.part(request, lambda: needed(pools, now))
+    needs = pages.part(request, lambda: needed(pools, now, money=roles.sees_money(request)))
     failed = getattr(numbers_read, "failed", False)
     busy, ready, starting, live = (sum(getattr(p, name) for p in pools) for name in ("busy", "ready", "starting", "live"))
     oldest = max((p.oldest_s for p in pools if p.oldest_s is not None), default=None)
@@ -182,7 +182,7 @@ def last_failure(failures: Any) -> datetime | None:
     return max(known) if known else queries_traffic.last_failure_at()
 
 
-def needed(pools: list[PoolNow], now: datetime) -> list[attention.Need]:
+def needed(pools: list[PoolNow], now: datetime, *, money: bool) -> list[attention.Need]:
     """Real states that want a person, most urgent first."""
     failing = queries_traffic.failing_workflows(start=now - timedelta(hours=1), end=now)
     dead = OutboxEntry.objects.filter(topic__startswith="webhook", state=OutboxEntry.State.DEAD, ended_at__gte=now - timedelta(hours=24)).count()
@@ -193,7 +193,7 @@ def needed(pools: list[PoolNow], now: datetime) -> list[attention.Need]:
             *attention.of_pools(pools, href=address("ops:pool", "POOL"), now=now),
             *emergency_words.of_backlogs(emergency_words.backlogs(longest, now=now), href=address("ops:pool_emergency", "POOL")),
             *attention.of_measures(pools, href=address("ops:pool", "POOL"), now=now),
-            *attention.of_forecasts(full_ahead(pools, now), href=address("ops:pool", "POOL")),
+            *attention.of_forecasts([(p, alert.shown(money_shown=money)) for p, alert in full_ahead(pools, now)], href=address("ops:pool", "POOL")),
             *attention.of_workflows(failing, href=address("ops:workflow", "WORKFLOW")),
             *attention.of_loops(loops.ages(now), href=address("admin:kernel_looplease_changelist")),
             *attention.of_webhooks(dead, href=address("admin:kernel_outboxentry_changelist")),

@@ -127,7 +127,7 @@ def measured(here: PoolNow, span: ranges.Range, everybody: Sequence[Worker], uni
         "target": f"target {numbers.dur(pool.target_s)}",
         "plans": [(pool_chart.plan_label(p), p.starts_at) for p in plans if p.ends_at > now][:3],
         "forecast_words": pool_chart.forecast_words(ahead, now=now),
-        "alerts": alerts(pool, ahead, now),
+        "alerts": [alert.shown(money_shown=money) for alert in alerts(pool, ahead, now)],
         "changes": queries_pools.changes(moves),
         "saved": costs.of_seconds(pool.price_per_hour_microusd, had.spared_s(pool.max)),
         "seed_saved": _seed_saved(pool) if money else "",

@@ -31,7 +31,6 @@ SHAPES: dict[str, Any] = {
                     "at_once_most": {**_COUNT, "description": "Jobs that can run at once when all workers have started"},
                     "seconds_per_job": nullable({"type": "number", "minimum": 0, "description": "Measured mean; null when nothing was"}),
                     "measured_runs": {**_COUNT, "description": "Runs that rests on"},
-                    "others_per_hour": {"type": "number", "minimum": 0, "description": "Jobs expected of others meanwhile"},
                     "simulations": {"type": "integer", "minimum": 1},
                     "notes": {"type": "array", "items": {"type": "string"}},
                 },
