@@ -247,7 +247,7 @@ def _savings_chart(rows: list[SavingsDay]) -> dict[str, Any]:
 @roles.staff
 def savings_csv(request: HttpRequest) -> HttpResponseBase:
     """The days shown, all of them; money for those who see it."""
-    pool = Pool.objects.filter(slug=request.GET.get("pool", "")[:60]).first()
+    pool = Pool.objects.filter(slug=request.GET.get("pool", "").replace("\x00", "")[:60]).first()
     columns = [name for name in savings.COLUMNS if roles.sees_money(request) or not name.endswith("_usd")]
     return pages.csv_file("savings", columns, ([savings.as_row(row)[name] for name in columns] for row in _days(request, pool)))
 

@@ -45,7 +45,7 @@ class Announcements(OperatorView):
             if ends is None:
                 raise Invalid("missing_field", "ends_at is missing.", "Say when the event ends.", details={"field": "ends_at"})
             made = announcing.event(
-                pool=pool, name=name, starts_at=starts, ends_at=ends, factor=float(_typed(body, "factor", int | float, 1.0)),
+                pool=pool, name=name, starts_at=starts, ends_at=ends, factor=_number(body, "factor", 1.0),
                 workers=_typed(body, "workers", int, 0), actor=actor, now=now,
             )  # fmt: skip
         elif kind == "batch":
@@ -80,7 +80,7 @@ class Replay(OperatorView):
         body = jsonbody.load(request._request.body)
         jsonbody.only(body, ("changes", "hours"))
         changes = _typed(body, "changes", dict, {})
-        hours = float(_typed(body, "hours", int | float, 24))
+        hours = _number(body, "hours", 24.0)
         found = replay.of_pool(_pool(slug), changes, hours=hours, now=timezone.now())
         return Response(found.as_json(money_shown=roles.sees_money(request._request)))
 
@@ -99,6 +99,13 @@ def _typed(body: dict[str, Any], name: str, kind: Any, default: Any = _MISSING) 
     return value
 
 
+def _number(body: dict[str, Any], name: str, default: float) -> float:
+    try:
+        return float(_typed(body, name, int | float, default))
+    except OverflowError:
+        raise Invalid("wrong_type", f"{name} is too large.", "Send a smaller number.", details={"field": name}) from None
+
+
 def _moment(body: dict[str, Any], name: str) -> datetime | None:
     text = _typed(body, name, str, None)
     if text is None:
@@ -114,7 +121,7 @@ def _moment(body: dict[str, Any], name: str) -> datetime | None:
 
 
 def _pool(slug: str) -> Pool:
-    found = Pool.objects.filter(slug=slug[:60]).first()
+    found = Pool.objects.filter(slug=slug[:60]).first() if "\x00" not in slug else None
     if found is None:
         raise NotFound("pool_not_found", f"There is no pool called {slug[:60]!r}.", "Check its name.")
     return found
