@@ -38,7 +38,7 @@ def record(pool: Pool, found: Observed, decision: Decision, *, shadows: dict[str
         "shadow": shadows,
         "predicted_wait_s": None if proposal is None else proposal.predicted_wait_s,
     }
-    last = ScalingDecision.objects.filter(pool=pool).order_by("-at", "-id").first()
+    last = _last(pool, now)
     if last is not None and decision.applied == 0 and all(getattr(last, name) == value for name, value in held.items()):
         ScalingDecision.objects.filter(id=last.id).update(repeats=F("repeats") + 1, **latest)
         return last.id
@@ -55,10 +55,15 @@ def note_resumed(pool: Pool, reason: str, *, now: datetime) -> None:
 def note_failed(pool: Pool, error: Exception, *, epoch: int, now: datetime) -> None:
     """The scaler itself could not decide: nothing was changed, and the page says so."""
     reason = f"Nothing is changed: the scaler could not decide ({type(error).__name__}: {error})."[:300]
-    last = ScalingDecision.objects.filter(pool=pool).order_by("-at", "-id").first()
+    last = _last(pool, now)
     if last is not None and (last.bound, last.reason) == (FAILED, reason):
         ScalingDecision.objects.filter(id=last.id).update(repeats=F("repeats") + 1, last_seen_at=now)
         return
     ScalingDecision.objects.create(
         pool=pool, at=now, last_seen_at=now, policy=pool.policy, inputs={}, action="hold", wanted=0, applied=0, bound=FAILED, reason=reason, epoch=epoch
     )
+
+
+def _last(pool: Pool, now: datetime) -> ScalingDecision | None:
+    """The newest decision but those of a clock that was ahead: nothing that comes now would ever be taken for a repetition of them."""
+    return ScalingDecision.objects.filter(pool=pool, at__lte=now).order_by("-at", "-id").first()

@@ -55,7 +55,7 @@ def wanted(decision: ScalingDecision) -> int:
 
 def _decisions(pools: Sequence[Pool], now: datetime) -> dict[int, ScalingDecision]:
     """The last decision of each pool, where it is fresh."""
-    last = ScalingDecision.objects.filter(pool=OuterRef("pk"), policy__in=policies.POLICIES).order_by("-at", "-id").values("id")[:1]
+    last = ScalingDecision.objects.filter(pool=OuterRef("pk"), policy__in=policies.POLICIES, at__lte=now).order_by("-at", "-id").values("id")[:1]
     ids = [id_ for id_ in Pool.objects.filter(id__in=[p.id for p in pools]).annotate(last=Subquery(last)).values_list("last", flat=True) if id_]
     return {row.pool_id: row for row in ScalingDecision.objects.filter(id__in=ids, last_seen_at__gte=now - STALE)}
 

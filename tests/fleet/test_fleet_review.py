@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from controlplane.kernel.loops import LostLead, Tick
-from fleet import launching, loops, observing, quotes, savings, scaling, tasks, worker_hours, workers
+from fleet import decisions, launching, loops, observing, quotes, savings, scaling, tasks, worker_hours, workers
 from fleet.models import Pool, PoolOffer, ScalingDecision, Worker, WorkerHour
 from fleet.providers.base import Observed, Ref, Unavailable
 from tests import factories
@@ -137,3 +137,18 @@ def test_a_quote_does_not_tell_a_customer_how_much_others_send(now: datetime) ->
     assert "others_per_hour" in quote.basis  # operators are told
     said = quotes.as_json(quote, now=now)
     assert "others" not in str(said["basis"]) and pool.slug not in str(said)
+
+
+def test_a_clock_that_was_set_back_does_not_make_a_decision_a_tick(now: datetime) -> None:
+    pool = factories.make_pool(now=now, provider="docker", base=0, max=2)
+    provider: Any = Slow([0.0], 0.0)
+    ahead = now + timedelta(hours=1)
+    ScalingDecision.objects.create(
+        pool=pool, at=ahead, last_seen_at=ahead, policy=pool.policy, inputs={}, action="up", wanted=1, applied=1, reason="The clock was wrong.", epoch=1
+    )
+    for second in range(5):
+        scaling.step(pool, provider=provider, fence=fence, epoch=1, now=now + timedelta(seconds=second))
+    assert ScalingDecision.objects.filter(pool=pool).count() == 2
+    for second in range(5):
+        decisions.note_failed(pool, RuntimeError("x"), epoch=1, now=now + timedelta(seconds=10 + second))
+    assert ScalingDecision.objects.filter(pool=pool).count() == 3
