@@ -26,7 +26,7 @@ class InputFailed(Exception):
 def safe_name(name: str) -> tuple[str, str]:
     """Subfolder and file name; raises ValueError for a name that would leave the input directory."""
     path = PurePosixPath(name.replace("\\", "/"))
-    if not name or path.is_absolute() or ".." in path.parts or any(ord(c) < 32 for c in name) or name.endswith("/") or ":" in path.parts[0]:
+    if not path.parts or path.is_absolute() or ".." in path.parts or any(ord(c) < 32 for c in name) or name.endswith("/") or ":" in path.parts[0]:
         raise ValueError(f"unsafe file name {name!r}")
     folder = str(path.parent)
     return ("" if folder == "." else folder), path.name

@@ -10,7 +10,7 @@ import sys
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from fleet.agent import backoff, config, control, events, fingerprint, inputs, installed, preflight, submission, waker, warmup
@@ -122,6 +122,8 @@ def test_the_fingerprint_of_classes_does_not_depend_on_order(tmp_path):
     assert digest(["A", "B"]) == digest(["B", "A"]) != digest(["A"])
 
 
+@example(".")
+@example("./")
 @given(st.text(max_size=30))
 def test_a_file_name_is_safe_or_refused(name):
     try:
