@@ -7,6 +7,7 @@ import json
 import os
 import random
 import signal
+import stat
 import subprocess
 import sys
 import threading
@@ -119,16 +120,27 @@ def entry(data: bytes, url: str, name: str = "m.safetensors", size: bool = True)
 
 
 def on_disk(root: Path) -> int:
-    """Bytes that models take on the disk now, those under way included."""
-    taken = 0
+    """Bytes that models take on the disk at one moment, those under way included.
+
+    A walk is no moment: what one file leaves another may take before the walk ends, and both would count. What two walks in a row
+    both find was there between them.
+    """
+    first, second = _files(root), _files(root)
+    return sum(min(size, second[inode]) for inode, size in first.items() if inode in second)
+
+
+def _files(root: Path) -> dict[int, int]:
+    """Bytes of every file there, by inode: a finished download keeps its own under another name."""
+    found = {}
     for folder in ("sha256", "partial"):
         for path in (root / folder).rglob("*"):
             try:
-                if path.is_file():
-                    taken += max(path.stat().st_size, path.stat().st_blocks * 512)
+                told = path.stat()
             except FileNotFoundError:
                 continue
-    return taken
+            if stat.S_ISREG(told.st_mode):
+                found[told.st_ino] = max(told.st_size, told.st_blocks * 512)
+    return found
 
 
 def status(root: Path) -> dict[str, Any]:
