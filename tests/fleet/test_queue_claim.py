@@ -206,7 +206,8 @@ def test_warm_never_beats_a_priority_class(pool: Pool, customer: Customer, now: 
 
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.skipif("connection.vendor == 'sqlite'")
-def test_the_head_of_the_queue_is_read_once_a_claim(pool: Pool, workflow: Workflow, customer: Customer, now: datetime) -> None:
+@pytest.mark.parametrize("paused", [None, 2])
+def test_the_head_of_the_queue_is_read_once_a_claim(pool: Pool, workflow: Workflow, customer: Customer, now: datetime, paused: int | None) -> None:
     """A plan that read it again inside a loop could lease more jobs than were asked for."""
     from controlplane.kernel import sql
     from fleet.queue import claiming
@@ -214,7 +215,7 @@ def test_the_head_of_the_queue_is_read_once_a_claim(pool: Pool, workflow: Workfl
     submit(customer, workflow, now=now)
     worker = make_worker(pool, now=now)
     with connection.cursor() as cursor:
-        statement = claiming._LEASE.format(chosen=claiming._head())
-        cursor.execute("EXPLAIN " + statement, sql.adapted([pool.id, 3, worker.id, now, now]))
+        head, parameters = claiming._head(pool.id, limit=3, paused=paused)
+        cursor.execute("EXPLAIN " + claiming._LEASE.format(chosen=head), sql.adapted([*parameters, worker.id, now, now]))
         plan = "\n".join(row[0] for row in cursor.fetchall())
     assert "CTE chosen" in plan and plan.count("LockRows") == 1, plan
