@@ -47,7 +47,7 @@ def test_only_an_earlier_end_is_news():
 
 def test_a_worker_with_notice_finishes_tells_and_takes_no_other_job(plane, start_agent, tmp_path, wait_until):
     path = tmp_path / "preempted"
-    agent = start_agent(plane, "--preempt-file", str(path), env={"COMFYUI_ARGS": "--fault slow=0.3"})
+    agent = start_agent(plane, "--preempt-file", str(path), env={"COMFYUI_ARGS": "--fault slow=1.2"})
     job = plane.submit(GRAPH)
     wait_until(lambda: plane.running(job), what="running")
     path.write_text("45")
