@@ -75,14 +75,14 @@ def idle(name: str, *warm: str, idle_s: float = 100.0, **rest: object) -> Idle:
     return Idle(name, idle_s, warm, **rest)  # type: ignore[arg-type]
 
 
-DEMAND = {"flux": 0.7, "sdxl": 0.2}
+DEMAND = {"flux": 0.7, "pony": 0.5, "sdxl": 0.2}
 
 
 @pytest.mark.parametrize(
     ("workers", "count", "leave"),
     [
         ([idle("a", "flux"), idle("b", "sdxl"), idle("c", "old")], 2, ["c", "b"]),  # least warm value first
-        ([idle("a", "flux"), idle("b", "flux"), idle("c", "sdxl")], 2, ["c", "a"]),  # the last holder of a wanted model stays
+        ([idle("a", "flux"), idle("b", "flux"), idle("c", "pony")], 2, ["a", "c"]),  # the last holder of a wanted model stays
         ([idle("a", "flux", cordoned=True), idle("b")], 1, ["a"]),
         ([idle("a", "flux", old_image=True), idle("b")], 1, ["a"]),
         ([idle("a", price_per_hour_microusd=1), idle("b", price_per_hour_microusd=2)], 1, ["b"]),
