@@ -8,20 +8,19 @@ import time
 from argparse import ArgumentParser
 from typing import Any
 
-from django.core.management.base import BaseCommand
-from django.db import DatabaseError
 from django.utils import timezone
 
 from builds import queries
 from builds.images import asking, building, running, telling
 from builds.models import Build
-from controlplane.kernel.errors import Invalid, WorkflowError
+from controlplane.kernel.commands import Refusing
+from controlplane.kernel.errors import Invalid
 
-FAILED, REFUSED = 1, 2
+FAILED = 1
 LOOK_EVERY_S = 0.5
 
 
-class Command(BaseCommand):
+class Command(Refusing):
     help = (
         "Build the image of a version and show every line as it comes. The same lock is not built twice: an image that is there is named at once. "
         "Exit code 1 when the build failed, 2 when it was refused."
@@ -34,13 +33,7 @@ class Command(BaseCommand):
         parser.add_argument("--follow", action="store_true", help="stay with a build that another process makes; with --json, lines go to standard error")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        said = self._say(options)
-        try:
-            build = self._build(options, said)
-        except WorkflowError as error:
-            self._refuse(error)
-        except DatabaseError as error:
-            self._refuse(Invalid("no_database", "The database cannot be read.", "Run manage.py migrate first.", details={"reason": str(error)[:200]}))
+        build = self._build(options, self._say(options))
         if options["json"]:
             self.stdout.write(json.dumps(telling.one(build), indent=2))
         else:
@@ -68,11 +61,6 @@ class Command(BaseCommand):
             return lambda _: None
         stream = self.stderr if options["json"] else self.stdout
         return lambda text: stream.write(text, ending="\n")
-
-    def _refuse(self, error: WorkflowError) -> None:
-        self.stdout.write(json.dumps(error.envelope(), indent=2))
-        self.stderr.write(f"{error.code}: {error.message} {error.suggestion}")
-        sys.exit(REFUSED)
 
 
 def _stay(build: Build, said: Any) -> Build:

@@ -3,23 +3,16 @@
 from __future__ import annotations
 
 import json
-import sys
 from argparse import ArgumentParser
-from pathlib import Path
 from typing import Any
-
-from django.core.management.base import BaseCommand
-from django.db import DatabaseError
 
 from builds import graphs, libraries, queries
 from builds.dependencies import of_document
 from builds.dependencies.report import AMBIGUOUS, CORE, MISSING, UI_ONLY, Report
-from controlplane.kernel.errors import Invalid, NotFound, WorkflowError
-
-UNREADABLE = 2
+from controlplane.kernel.commands import Refusing, read_file
 
 
-class Command(BaseCommand):
+class Command(Refusing):
     help = (
         "Print what a workflow needs: node classes with their packs, packs with versions, models with folder, address, size, sha256, licence and family. "
         "FILE is a canvas file, an API graph, or a picture or archive that carries one. A file that cannot be read is a JSON error and exit code 2."
@@ -33,18 +26,9 @@ class Command(BaseCommand):
         parser.add_argument("--workflow", metavar="SLUG", help="also heed the pins of this workflow")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        try:
-            document = graphs.load(_read(options["file"], graphs.MAX_FILE_BYTES))
-            workflow = queries.workflow(options["workflow"]) if options["workflow"] else None
-            report = of_document(document=document, library=_target(options), workflow=workflow)
-        except WorkflowError as error:
-            self.stdout.write(json.dumps(error.envelope(), indent=2))
-            self.stderr.write(f"{error.code}: {error.message} {error.suggestion}")
-            sys.exit(UNREADABLE)
-        except DatabaseError as error:
-            self.stdout.write(json.dumps(Invalid("no_database", "The database cannot be read.", "Run manage.py migrate first.").envelope(), indent=2))
-            self.stderr.write(f"no_database: {error}"[:300])
-            sys.exit(UNREADABLE)
+        document = graphs.load(read_file(options["file"], limit=graphs.MAX_FILE_BYTES + 1))
+        workflow = queries.workflow(options["workflow"]) if options["workflow"] else None
+        report = of_document(document=document, library=_target(options), workflow=workflow)
         if options["json"]:
             self.stdout.write(json.dumps(report.as_json(), indent=2))
         else:
@@ -54,7 +38,7 @@ class Command(BaseCommand):
 
 def _target(options: dict[str, Any]) -> Any:
     if options["object_info"]:
-        return libraries.read_bytes(_read(options["object_info"], libraries.MAX_BYTES))
+        return libraries.read_bytes(read_file(options["object_info"], limit=libraries.MAX_BYTES + 1))
     return libraries.named(options["library"]) if options["library"] else libraries.current()
 
 
@@ -89,12 +73,3 @@ def _lines(report: Report) -> list[str]:
 def _plain(text: str) -> str:
     """Text of strangers without what a terminal would obey."""
     return "".join(char if char.isprintable() else "?" for char in text)[:400]
-
-
-def _read(name: str, limit: int) -> bytes:
-    try:
-        with sys.stdin.buffer if name == "-" else Path(name).open("rb") as stream:
-            return stream.read(limit + 1)
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise NotFound("file_unreadable", f"Cannot read {name[:200]}: {reason}.", "Check the path.") from error

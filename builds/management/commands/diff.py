@@ -5,16 +5,13 @@ from __future__ import annotations
 import json
 import sys
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
-from pathlib import Path
 from typing import Any
-
-from django.core.management.base import BaseCommand
 
 from builds import libraries, revisions
 from builds.comparing import diff, telling
-from controlplane.kernel.errors import NotFound, WorkflowError
+from controlplane.kernel.commands import Refusing, read_file
 
-DIFFERENT, UNREADABLE = 1, 2
+DIFFERENT = 1
 NAMES = """A and B are each one of:
   slug               the head of the workflow's main branch
   slug@v3            a version; slug@branch the head of a branch; slug@deadbeef the start of a version's hash
@@ -25,7 +22,7 @@ NAMES = """A and B are each one of:
 Exit code: 0; with --exit-code 1 when they differ; 2 with a JSON error when one cannot be read."""
 
 
-class Command(BaseCommand):
+class Command(Refusing):
     help = "Say what changes from A to B: the API first, then nodes, values, links, models and packs."
 
     def create_parser(self, prog_name: str, subcommand: str, **kwargs: Any) -> Any:
@@ -40,15 +37,10 @@ class Command(BaseCommand):
         parser.add_argument("--object-info", metavar="FILE", help="saved answer of /object_info for canvas files; default: the current node library")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        try:
-            info = options["object_info"]
-            library = libraries.read_bytes(_read(info)) if info else libraries.current()
-            a, b = revisions.pair(options["a"], options["b"], library=library)
-            found = diff(a.content, b.content)
-        except WorkflowError as error:
-            self.stdout.write(json.dumps(error.envelope(), indent=2))
-            self.stderr.write(telling.one_line(f"{error.code}: {error.message} {error.suggestion}"))
-            sys.exit(UNREADABLE)
+        info = options["object_info"]
+        library = libraries.read_bytes(read_file(info, limit=libraries.MAX_BYTES + 1)) if info else libraries.current()
+        a, b = revisions.pair(options["a"], options["b"], library=library)
+        found = diff(a.content, b.content)
         if options["json"]:
             said = {"a": _named(a), "b": _named(b), **telling.as_json(found, whole=options["whole"])}
             self.stdout.write(json.dumps(said, indent=2))
@@ -61,11 +53,3 @@ class Command(BaseCommand):
 def _named(one: revisions.Revision) -> dict[str, Any]:
     version = one.version
     return {"label": one.label} | ({"workflow": version.workflow.slug, "version": version.number, "sha256": version.sha256} if version else {})
-
-
-def _read(name: str) -> bytes:
-    try:
-        return Path(name).read_bytes()[: libraries.MAX_BYTES + 1]
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise NotFound("file_unreadable", f"Cannot read {name[:200]}: {reason}.", "Check the path.") from error

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import json
 from argparse import ArgumentParser
-from pathlib import Path
 from typing import Any
-
-from django.core.management.base import BaseCommand, CommandError
 
 from builds import catalogue, queries
 from builds.models import Channel
+from controlplane.kernel.commands import Refusing, read_file, write_file
+from controlplane.kernel.errors import Invalid
+
+MOST_MEASURED_BYTES = 64 * 2**20
 
 
-class Command(BaseCommand):
+class Command(Refusing):
     help = "Print the catalogue. Figures nobody has measured are null; --measured FILE lays measured ones over it."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
@@ -27,9 +28,10 @@ class Command(BaseCommand):
         measured: dict[str, Any] = {}
         if options["measured"]:
             try:
-                measured = json.loads(Path(options["measured"]).read_bytes())
-            except (OSError, ValueError) as error:
-                raise CommandError(f"Cannot read the measurements: {error}.") from error
+                measured = json.loads(read_file(options["measured"], limit=MOST_MEASURED_BYTES))
+            except ValueError as error:
+                why = f"Cannot read the measurements: {str(error)[:200]}."
+                raise Invalid("measurements_unreadable", why, "Write the JSON object that --help shows.") from error
         entries = []
         for workflow in queries.living():
             version = queries.serving(workflow, Channel.Name.PRODUCTION)
@@ -39,6 +41,6 @@ class Command(BaseCommand):
                 entries.append(catalogue.with_measurements(catalogue.entry(workflow, version), measured.get(workflow.slug)))
         text = json.dumps(entries, indent=2, ensure_ascii=False)
         if options["output"]:
-            Path(options["output"]).write_text(text + "\n", encoding="utf-8")
+            write_file(options["output"], f"{text}\n".encode())
         else:
             self.stdout.write(text)

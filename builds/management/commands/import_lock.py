@@ -3,23 +3,17 @@
 from __future__ import annotations
 
 import json
-import sys
 from argparse import ArgumentParser
-from pathlib import Path
 from typing import Any
 
-from django.core.management.base import BaseCommand
-from django.db import DatabaseError
 from django.utils import timezone
 
 from builds.locking import asking, formats, making
 from builds.locking.formats import texts
-from controlplane.kernel.errors import Invalid, NotFound, WorkflowError
-
-REFUSED = 2
+from controlplane.kernel.commands import Refusing, read_file
 
 
-class Command(BaseCommand):
+class Command(Refusing):
     help = (
         "Read a ComfyUI-Manager snapshot, a comfy-pack snapshot or .cpack.zip, comfy-lock.yaml, comfy-build.yaml or a Comfyplane lock. With --workflow, the "
         "version is locked with its commits, versions, pins and models; without, only what it says is printed. Refusals are JSON errors with exit code 2."
@@ -36,28 +30,13 @@ class Command(BaseCommand):
         parser.add_argument("--author", default="import_lock")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        try:
-            parts = formats.read(_read(options["file"]), options["format"])
-            if not options["workflow"]:
-                self.stdout.write(json.dumps(parts.lock or parts.as_json(), indent=2))
-                return
-            version = asking.version_named(options["workflow"])
-            prepared = making.prepare_from(version=version, parts=parts, pins=not options["without_pins"], all_packs=options["all_packs"])
-            if not options["dry_run"]:
-                making.keep(version=version, prepared=prepared, actor=options["author"], reason=f"imported from {parts.format}", now=timezone.now())
-        except (WorkflowError, DatabaseError) as error:
-            told = error if isinstance(error, WorkflowError) else Invalid("no_database", "The database cannot be used.", "Run manage.py migrate first.")
-            self.stdout.write(json.dumps(told.envelope(), indent=2))
-            self.stderr.write(f"{told.code}: {told.message} {told.suggestion}".rstrip())
-            sys.exit(REFUSED)
+        parts = formats.read(read_file(options["file"], limit=64 * texts.MAX_BYTES), options["format"])
+        if not options["workflow"]:
+            self.stdout.write(json.dumps(parts.lock or parts.as_json(), indent=2))
+            return
+        version = asking.version_named(options["workflow"])
+        prepared = making.prepare_from(version=version, parts=parts, pins=not options["without_pins"], all_packs=options["all_packs"])
+        if not options["dry_run"]:
+            making.keep(version=version, prepared=prepared, actor=options["author"], reason=f"imported from {parts.format}", now=timezone.now())
         answer = asking.said(version, prepared.document, prepared.findings)
         self.stdout.write(json.dumps(answer, indent=2) if options["json"] else "\n".join(asking.summary(answer)))
-
-
-def _read(name: str) -> bytes:
-    try:
-        with sys.stdin.buffer if name == "-" else Path(name).open("rb") as stream:
-            return stream.read(64 * texts.MAX_BYTES)
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise NotFound("file_unreadable", f"Cannot read {name[:200]}: {reason}.", "Check the path.") from error

@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import json
-import sys
 from argparse import ArgumentParser
 from pathlib import Path
 from typing import Any
 
-from django.core.management.base import BaseCommand
 from django.utils import timezone
 
 from builds.dependencies import importing, lists
 from controlplane.kernel import fetching
-from controlplane.kernel.errors import WorkflowError
-
-REFUSED = 2
+from controlplane.kernel.commands import Refusing
 
 
-class Command(BaseCommand):
+class Command(Refusing):
     help = (
         "Import the public node lists and say what changed. SOURCE is a folder, a wheel or zip (the PyPI package comfyui-manager carries the lists: "
         "pip download --no-deps comfyui-manager), one of its JSON files, or an http(s) address of any of these. Importing the same again changes nothing."
@@ -30,19 +26,13 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         source: str = options["source"]
-        try:
-            if source.startswith(("http://", "https://")):
-                fetched = fetching.get(source, max_bytes=lists.MAX_ARCHIVE_BYTES)
-                read = lists.from_bytes(source.partition("?")[0], fetched.body)
-                shown = source.partition("?")[0]
-            else:
-                read, shown = lists.from_path(Path(source)), Path(source).name
-            changes = importing.keep(read, source=shown, actor="import_node_lists", now=timezone.now())
-        except WorkflowError as error:
-            if options["json"]:
-                self.stdout.write(json.dumps(error.envelope(), indent=2))
-            self.stderr.write(f"{error.code}: {error.message} {error.suggestion}")
-            sys.exit(REFUSED)
+        if source.startswith(("http://", "https://")):
+            fetched = fetching.get(source, max_bytes=lists.MAX_ARCHIVE_BYTES)
+            read = lists.from_bytes(source.partition("?")[0], fetched.body)
+            shown = source.partition("?")[0]
+        else:
+            read, shown = lists.from_path(Path(source)), Path(source).name
+        changes = importing.keep(read, source=shown, actor="import_node_lists", now=timezone.now())
         if options["json"]:
             self.stdout.write(json.dumps(changes.as_json(), indent=2))
             return

@@ -8,14 +8,14 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
-from django.core.management.base import BaseCommand, CommandError
 from django.utils import timezone
 
 from builds import libraries
-from controlplane.kernel.errors import WorkflowError
+from controlplane.kernel.commands import Refusing, read_file
+from controlplane.kernel.errors import NotFound
 
 
-class Command(BaseCommand):
+class Command(Refusing):
     help = "Import what a ComfyUI's nodes take and give, from a file (gzip accepted) or from a running server."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
@@ -26,28 +26,18 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         source = options["source"]
-        try:
-            document = libraries.read_bytes(_fetch(source) if source.startswith(("http://", "https://")) else _read(source))
-            library = libraries.store(
-                name=options["name"],
-                document=document,
-                source=_shown(source),
-                comfyui_version=options["comfyui_version"],
-                current=options["current"],
-                actor="import_object_info",
-                now=timezone.now(),
-            )
-        except WorkflowError as error:
-            raise CommandError(f"{error.code}: {error.message} {error.suggestion}") from error
+        remote = source.startswith(("http://", "https://"))
+        document = libraries.read_bytes(_fetch(source) if remote else read_file(source, limit=libraries.MAX_BYTES + 1))
+        library = libraries.store(
+            name=options["name"],
+            document=document,
+            source=_shown(source),
+            comfyui_version=options["comfyui_version"],
+            current=options["current"],
+            actor="import_object_info",
+            now=timezone.now(),
+        )
         self.stdout.write(f"{library.name}: {len(library.classes)} node classes, {library.sha256[:12]}{', current' if library.current else ''}")
-
-
-def _read(name: str) -> bytes:
-    try:
-        with Path(name).open("rb") as stream:
-            return stream.read(libraries.MAX_BYTES + 1)
-    except OSError as error:
-        raise CommandError(f"Cannot read {name}: {error.strerror}.") from error
 
 
 def _fetch(url: str) -> bytes:
@@ -62,7 +52,7 @@ def _fetch(url: str) -> bytes:
                 if len(data) > libraries.MAX_BYTES:
                     break
     except httpx.HTTPError as error:
-        raise CommandError(f"Cannot fetch {_shown(url)}: {type(error).__name__}. Check that ComfyUI is running there.") from error
+        raise NotFound("comfyui_unreachable", f"Cannot fetch {_shown(url)}: {type(error).__name__}.", "Check that ComfyUI is running there.") from error
     return bytes(data)
 
 

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import json
-import sys
 from argparse import ArgumentParser
 from pathlib import Path
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError
 from django.utils import timezone
 from django.utils.text import slugify
 
 from builds import graphs, heads, importing, libraries, versions
 from builds.findings import ERROR
 from builds.models import Channel
-from controlplane.kernel.errors import WorkflowError
+from controlplane.kernel.commands import STANDARD_INPUT, Refusing, read_file
 
 
-class Command(BaseCommand):
+class Command(Refusing):
     help = (
         "Import a workflow: canvas or API format, or a picture or comfy-pack that holds one. "
         "Faulty graphs are kept as drafts with their findings; --strict refuses them."
@@ -42,17 +40,11 @@ class Command(BaseCommand):
         parser.add_argument("--json", action="store_true", help="machine-readable result")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        try:
-            said = self._run(options)
-        except WorkflowError as error:
-            if options["json"]:
-                self.stdout.write(json.dumps(error.envelope(), indent=2))
-                sys.exit(1)
-            raise CommandError(f"{error.code}: {error.message} {error.suggestion}") from error
+        said = self._run(options)
         self.stdout.write(json.dumps(said, indent=2) if options["json"] else _text(said))
 
     def _run(self, options: dict[str, Any]) -> dict[str, Any]:
-        document = _document(options["file"])
+        document = graphs.load(read_file(options["file"], limit=graphs.MAX_FILE_BYTES + 1))
         now = timezone.now()
         if options["dry_run"]:
             seen = importing.examine(document=document, expose=options["expose"], library=libraries.current())
@@ -60,7 +52,7 @@ class Command(BaseCommand):
                 versions.refuse_faulty(seen.findings)
             inputs = [one.name for one in seen.exposed]
             return {"dry_run": True, "runnable": seen.runnable, "nodes": len(seen.graph), "inputs": inputs, "findings": seen.findings}
-        stem = "" if options["file"] == "-" else slugify(Path(options["file"]).stem.replace("_", "-"))[:60].strip("-")
+        stem = "" if options["file"] == STANDARD_INPUT else slugify(Path(options["file"]).stem.replace("_", "-"))[:60].strip("-")
         slug = options["slug"] or (None if options["name"] and not stem else stem or None)
         result = importing.import_graph(
             document=document,
@@ -92,15 +84,6 @@ class Command(BaseCommand):
             versions.promote(workflow=result.workflow, channel=options["promote"], version=result.version, actor=options["author"], now=now)
             said["promoted"] = options["promote"]
         return said
-
-
-def _document(name: str) -> Any:
-    try:
-        with sys.stdin.buffer if name == "-" else Path(name).open("rb") as stream:
-            data = stream.read(graphs.MAX_FILE_BYTES + 1)
-    except OSError as error:
-        raise CommandError(f"Cannot read {name}: {error.strerror}.") from error
-    return graphs.load(data)
 
 
 def _text(said: dict[str, Any]) -> str:

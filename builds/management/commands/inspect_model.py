@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-import sys
 from argparse import ArgumentParser
 from pathlib import Path
 from typing import Any
 
-from django.core.management.base import BaseCommand
 from django.utils import timezone
 
 from builds import libraries
@@ -17,13 +15,13 @@ from builds.dependencies import folders, headers, model_facts, spelling
 from builds.dependencies.headers import Header
 from builds.dependencies.telling import short
 from controlplane.kernel import fetching
-from controlplane.kernel.errors import Invalid, NotFound, TooLarge, WorkflowError
+from controlplane.kernel.commands import Refusing
+from controlplane.kernel.errors import Invalid, NotFound, TooLarge
 
-REFUSED = 2
 _FOLDERS = {kind: folder for folder, kind in reversed(folders.KINDS.items())}
 
 
-class Command(BaseCommand):
+class Command(Refusing):
     help = (
         "Print what a safetensors file is, from its header alone: kind, family (for a LoRA: the base it was made for), precision, size. "
         "FILE may be an http(s) address whose server answers ranges; then only the header is fetched. --keep remembers it for checking graphs."
@@ -42,19 +40,13 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         source: str = options["file"]
         remote = source.startswith(("http://", "https://"))
-        try:
-            header = _remote(source) if remote else headers.from_file(Path(source))
-            digest = _sha256(Path(source)) if options["hash"] and not remote else ""
-            name = spelling.basename(options["name"] or source.partition("?")[0] if remote else options["name"] or Path(source).name)
-            directory = options["directory"] or _FOLDERS.get(header.kind, "")
-            if options["keep"]:
-                url = options["url"] or (source if remote else "")
-                self._keep(header, name=name, directory=directory, url=url, sha256=digest, licence=options["licence"])
-        except WorkflowError as error:
-            if options["json"]:
-                self.stdout.write(json.dumps(error.envelope(), indent=2))
-            self.stderr.write(f"{error.code}: {error.message} {error.suggestion}")
-            sys.exit(REFUSED)
+        header = _remote(source) if remote else headers.from_file(Path(source))
+        digest = _sha256(Path(source)) if options["hash"] and not remote else ""
+        name = spelling.basename(options["name"] or source.partition("?")[0] if remote else options["name"] or Path(source).name)
+        directory = options["directory"] or _FOLDERS.get(header.kind, "")
+        if options["keep"]:
+            url = options["url"] or (source if remote else "")
+            self._keep(header, name=name, directory=directory, url=url, sha256=digest, licence=options["licence"])
         said = {"name": name, "directory": directory, "sha256": digest, **header.as_json(), "kept": options["keep"]}
         if options["json"]:
             self.stdout.write(json.dumps(said, indent=2))

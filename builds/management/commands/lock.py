@@ -6,21 +6,18 @@ import json
 import sys
 from argparse import ArgumentParser
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
-from django.core.management.base import BaseCommand
-from django.db import DatabaseError
 from django.utils import timezone
 
 from builds.locking import asking, document, making
 from builds.locking.sources import Sources, Target
-from controlplane.kernel.errors import Invalid, NotFound, WorkflowError
+from controlplane.kernel.commands import Refusing, write_file
 
-STALE, REFUSED = 1, 2
+STALE = 1
 
 
-class Command(BaseCommand):
+class Command(Refusing):
     help = (
         "Lock a version: ComfyUI and packs by commit, one Python freeze with hashes, the base image by digest, models by hash. The same content is the same "
         "lock. What cannot be locked is a JSON error with both sides of a conflict, and exit code 2; --check exits 1 when the lock would be another one now."
@@ -40,13 +37,7 @@ class Command(BaseCommand):
         parser.add_argument("--reason", default="", help="why, for the audit trail")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        try:
-            answer, differences = self._run(options)
-        except (WorkflowError, DatabaseError) as error:
-            told = error if isinstance(error, WorkflowError) else Invalid("no_database", "The database cannot be used.", "Run manage.py migrate first.")
-            self.stdout.write(json.dumps(told.envelope(), indent=2))
-            self.stderr.write(f"{told.code}: {told.message} {told.suggestion}".rstrip())
-            sys.exit(REFUSED)
+        answer, differences = self._run(options)
         if options["output"] == "-":
             self.stdout.write(document.text(answer["document"]), ending="")
         elif options["json"]:
@@ -65,16 +56,9 @@ class Command(BaseCommand):
             target = replace(target, ref=options["comfyui"])
         prepared = making.prepare(version=version, sources=Sources.of_settings(), target=target, upgrade=options["upgrade"], constraints=options["constraint"])
         if options["output"] and options["output"] != "-":
-            _write(Path(options["output"]), document.text(prepared.document))
+            write_file(options["output"], document.text(prepared.document).encode())
         if not options["check"]:
             making.keep(version=version, prepared=prepared, actor=options["author"], reason=options["reason"], now=timezone.now())
         changed = held is None or held.lock_id != prepared.sha256
         differences = asking.changes(held.lock.document, prepared.document) if held is not None and changed else []
         return asking.said(version, prepared.document, prepared.findings, changed=changed), differences
-
-
-def _write(path: Path, text: str) -> None:
-    try:
-        path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise NotFound("file_not_written", f"Cannot write {str(path)[:200]}: {error.strerror}.", "Check the path.") from error

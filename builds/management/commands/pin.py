@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import json
-import sys
 from argparse import ArgumentParser
 from typing import Any
 
-from django.core.management.base import BaseCommand
 from django.utils import timezone
 
 from builds import queries
 from builds.dependencies import pins
 from builds.models import Pin
-from controlplane.kernel.errors import Invalid, WorkflowError
+from controlplane.kernel.commands import Refusing
+from controlplane.kernel.errors import Invalid
 
-REFUSED = 2
 
-
-class Command(BaseCommand):
+class Command(Refusing):
     help = "Say which pack a node class comes from; the choice and its reason are kept. Without CLASS it lists the pins."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
@@ -32,13 +29,7 @@ class Command(BaseCommand):
         parser.add_argument("--json", action="store_true")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        try:
-            said = self._act(options)
-        except WorkflowError as error:
-            if options["json"]:
-                self.stdout.write(json.dumps(error.envelope(), indent=2))
-            self.stderr.write(f"{error.code}: {error.message} {error.suggestion}")
-            sys.exit(REFUSED)
+        said = self._act(options)
         if options["json"]:
             self.stdout.write(json.dumps(said, indent=2))
         else:

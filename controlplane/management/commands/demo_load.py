@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import json
-import sys
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandParser
+from django.core.management.base import CommandParser
 from django.utils import timezone
 
 from controlplane import credentials
 from controlplane.demo import load
-from controlplane.kernel.errors import WorkflowError
+from controlplane.kernel.commands import Refusing
+from controlplane.kernel.errors import Invalid
 
 
-class Command(BaseCommand):
+class Command(Refusing):
     help = (
         "Send jobs of a slow demo workflow to a running Comfyplane (`make up`) and say where to watch its pool grow to its maximum and go back to its base. "
         "Refused, it exits with 2 and says why."
@@ -28,17 +28,10 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         jobs, workflow, as_json = options["jobs"], options["workflow"], options["json"]
         if not 1 <= jobs <= load.MOST:
-            self._refuse("jobs_invalid", f"Send 1 to {load.MOST} jobs, not {jobs}.", "50 are enough to see a pool grow.", as_json)
-        try:
-            sent = load.send(jobs=jobs, workflow=workflow, clock=timezone.now)
-        except WorkflowError as refusal:
-            self._refuse(refusal.code, refusal.message, refusal.suggestion, as_json)
+            raise Invalid("jobs_invalid", f"Send 1 to {load.MOST} jobs, not {jobs}.", "50 are enough to see a pool grow.")
+        sent = load.send(jobs=jobs, workflow=workflow, clock=timezone.now)
         page = f"{credentials.shown()['base_url']}/ops/fleet/pools/default/"
         if as_json:
             self.stdout.write(json.dumps({"jobs": [str(id_) for id_ in sent], "workflow": workflow, "page": page}))
             return
         self.stdout.write(f"{len(sent)} jobs of {workflow} were sent. Watch the pool: {page}")
-
-    def _refuse(self, code: str, message: str, suggestion: str, as_json: bool) -> None:
-        self.stderr.write(json.dumps({"error": {"code": code, "message": message, "suggestion": suggestion}}) if as_json else f"{message} {suggestion}")
-        sys.exit(2)

@@ -6,27 +6,26 @@ import json
 import sys
 import time
 from argparse import ArgumentParser
-from pathlib import Path
 from typing import Any
 
-from django.core.management.base import BaseCommand
 from django.utils import timezone
 
 from builds import queries, smoke_keeping
 from controlplane.console.smoke import chosen
 from controlplane.console.smoke_api import one
 from controlplane.kernel import jsonbody
-from controlplane.kernel.errors import Invalid, NotFound, WorkflowError
+from controlplane.kernel.commands import Refusing, read_file
+from controlplane.kernel.errors import Invalid, NotFound
 from controlplane.kernel.ids import parse_uuid
 from fleet import smoke
 from fleet.models import Job, SmokeRun
 
-FAILED, REFUSED = 1, 2
+FAILED = 1
 ACTOR = "manage.py smoke"
 LOOK_EVERY_S = 1.0
 
 
-class Command(BaseCommand):
+class Command(Refusing):
     help = "Run the smoke job of a version, of all that fail, or of all. The controller runs them. Exit code 1 when one failed, 2 when refused."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
@@ -40,14 +39,9 @@ class Command(BaseCommand):
         parser.add_argument("--json", action="store_true", help="for scripts")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        try:
-            versions = self._versions(options)
-            self._keep(versions, options)
-            runs = [self._asked(version) for version in versions]
-        except WorkflowError as error:
-            self.stdout.write(json.dumps(error.envelope(), indent=2))
-            self.stderr.write(f"{error.code}: {error.message} {error.suggestion}")
-            sys.exit(REFUSED)
+        versions = self._versions(options)
+        self._keep(versions, options)
+        runs = [self._asked(version) for version in versions]
         if options["wait"]:
             self._wait([run.id for run in runs], most_s=options["timeout"])
         rows = [one(run) for run in SmokeRun.objects.filter(id__in=[r.id for r in runs]).select_related("version__workflow", "build").order_by("requested_at")]
@@ -87,11 +81,7 @@ class Command(BaseCommand):
                 raise NotFound("job_not_found", f"{version} has no job {options['record'][:60]}.", "Name a test run of this version.")
             smoke.record_inputs(job=job, actor=ACTOR, now=now)
             return
-        try:
-            with sys.stdin.buffer if options["inputs"] == "-" else Path(options["inputs"]).open("rb") as stream:
-                raw = stream.read(smoke_keeping.MAX_BYTES + 1)
-        except OSError as error:
-            raise NotFound("file_unreadable", f"Cannot read {options['inputs'][:200]}: {error.strerror}.", "Check the path.") from error
+        raw = read_file(options["inputs"], limit=smoke_keeping.MAX_BYTES + 1)
         smoke_keeping.write(version=version, inputs=jsonbody.load(raw), actor=ACTOR, now=now)
 
     def _asked(self, version: Any) -> SmokeRun:

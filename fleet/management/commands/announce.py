@@ -3,26 +3,23 @@
 from __future__ import annotations
 
 import json
-import sys
 from argparse import ArgumentParser
 from datetime import UTC, datetime
 from getpass import getuser
 from typing import Any
 from uuid import UUID
 
-from django.core.management.base import BaseCommand
 from django.utils import timezone
 from django.utils.dateparse import parse_datetime
 
 from builds.models import Workflow
-from controlplane.kernel.errors import Invalid, NotFound, WorkflowError
+from controlplane.kernel.commands import Refusing
+from controlplane.kernel.errors import Invalid, NotFound
 from fleet import announcing
 from fleet.models import PlannedDemand, Pool
 
-REFUSED = 2
 
-
-class Command(BaseCommand):
+class Command(Refusing):
     help = "Announce a batch of jobs or an event of the calendar, so that workers are ready. Prints it; with --json as JSON. Refusals exit with 2."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
@@ -39,12 +36,7 @@ class Command(BaseCommand):
         parser.add_argument("--json", action="store_true", help="print JSON")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        try:
-            found = _do(options, now=timezone.now(), actor=f"command by {getuser()}")
-        except WorkflowError as error:
-            self.stdout.write(json.dumps(error.envelope(), indent=2))
-            self.stderr.write(f"{error.code}: {error.message} {error.suggestion}")
-            sys.exit(REFUSED)
+        found = _do(options, now=timezone.now(), actor=f"command by {getuser()}")
         if options["json"]:
             self.stdout.write(json.dumps([announcing.as_json(one) for one in found], indent=2))
             return

@@ -5,23 +5,21 @@ from __future__ import annotations
 import getpass
 import json
 import re
-import sys
 from argparse import ArgumentParser
 from typing import Any
 
-from django.core.management.base import BaseCommand
 from django.utils import timezone
 
-from controlplane.kernel.errors import Invalid, NotFound, WorkflowError
+from controlplane.kernel.commands import Refusing
+from controlplane.kernel.errors import Invalid, NotFound
 from fleet import emergencies, emergency_calls
 from fleet.models import Pool
 
-REFUSED = 2
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 _LENGTH = re.compile(r"(\d{1,6}(?:\.\d{1,3})?)([smhd]?)")
 
 
-class Command(BaseCommand):
+class Command(Refusing):
     help = "Emergency measures of a pool. Each ends by itself, and `end ID` undoes it. --dry-run says what a measure would do. Exits 2 when refused."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
@@ -45,13 +43,7 @@ class Command(BaseCommand):
         listed.add_argument("--json", action="store_true")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        try:
-            said = self._act(options)
-        except WorkflowError as error:
-            if options["json"]:
-                self.stdout.write(json.dumps(error.envelope(), indent=2))
-            self.stderr.write(f"{error.code}: {error.message} {error.suggestion}")
-            sys.exit(REFUSED)
+        said = self._act(options)
         if options["json"]:
             self.stdout.write(json.dumps(said, indent=2))
             return

@@ -3,28 +3,26 @@
 from __future__ import annotations
 
 import json
-import sys
 import time
 from argparse import ArgumentParser
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from django.core.management.base import BaseCommand
 from django.utils import timezone
 
-from controlplane.kernel.errors import Invalid, NotFound, WorkflowError
+from controlplane.kernel.commands import Refusing
+from controlplane.kernel.errors import Invalid, NotFound
 
 if TYPE_CHECKING:
     from fleet.forecasting import Made
     from fleet.forecasting.series import Series
 
-REFUSED = 2
 HORIZON = 24
 SHOWN = 48
 """Rows of the table for people; --json gives all."""
 
 
-class Command(BaseCommand):
+class Command(Refusing):
     help = (
         "Forecast a series (CSV of time and value, a rate grid, or one row an event; plain or gzip) or a pool. "
         "Exit code 2 and a JSON error when something cannot be read."
@@ -43,12 +41,7 @@ class Command(BaseCommand):
         parser.add_argument("--json", action="store_true", help="print JSON")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        try:
-            answer = _pool(options, now=timezone.now()) if options["pool"] else _file(options)
-        except WorkflowError as error:
-            self.stdout.write(json.dumps(error.envelope(), indent=2))
-            self.stderr.write(f"{error.code}: {error.message} {error.suggestion}")
-            sys.exit(REFUSED)
+        answer = _pool(options, now=timezone.now()) if options["pool"] else _file(options)
         if options["json"]:
             self.stdout.write(json.dumps(answer, indent=2, allow_nan=False))
         else:

@@ -3,26 +3,23 @@
 from __future__ import annotations
 
 import json
-import sys
 from argparse import ArgumentParser
 from dataclasses import asdict, fields, replace
 from typing import Any
 
-from django.core.management.base import BaseCommand
 from django.utils import timezone
 
 from controlplane.kernel import money
-from controlplane.kernel.errors import Invalid, NotFound, WorkflowError
+from controlplane.kernel.commands import Refusing
+from controlplane.kernel.errors import Invalid, NotFound
 from fleet import growing
 from fleet.models import Pool
 from fleet.planning import business_days, growth, presets
 from fleet.planning.growth import Case, Option
 from fleet.planning.presets import Preset
 
-REFUSED = 2
 
-
-class Command(BaseCommand):
+class Command(Refusing):
     help = "Plan for growth from a preset or a pool's own figures. Money of --set in dollars. Refusals exit with 2."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
@@ -39,15 +36,10 @@ class Command(BaseCommand):
         parser.add_argument("--json", action="store_true", help="print the whole plan as JSON")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        try:
-            start = _start(options)
-            case = _case(start.case, options["set"])
-            ways = tuple(_option(text) for text in options["option"]) or start.options
-            made = growth.plan(case, ways, simulate=None if options["no_waits"] else business_days.waits)
-        except WorkflowError as error:
-            self.stdout.write(json.dumps(error.envelope(), indent=2))
-            self.stderr.write(f"{error.code}: {error.message} {error.suggestion}")
-            sys.exit(REFUSED)
+        start = _start(options)
+        case = _case(start.case, options["set"])
+        ways = tuple(_option(text) for text in options["option"]) or start.options
+        made = growth.plan(case, ways, simulate=None if options["no_waits"] else business_days.waits)
         if options["json"]:
             extra = {"assumed": list(start.assumed), "claims": [asdict(claim) for claim in start.claims]}
             self.stdout.write(json.dumps(made.as_json() | extra, indent=2))

@@ -4,23 +4,20 @@ from __future__ import annotations
 
 import csv
 import json
-import sys
 from argparse import ArgumentParser
 from datetime import date
 from typing import Any
 
-from django.core.management.base import BaseCommand
 from django.utils import timezone
 
 from controlplane.kernel import money
-from controlplane.kernel.errors import Invalid, NotFound, WorkflowError
+from controlplane.kernel.commands import Refusing
+from controlplane.kernel.errors import Invalid, NotFound
 from fleet import savings
 from fleet.models import Pool
 
-REFUSED = 2
 
-
-class Command(BaseCommand):
+class Command(Refusing):
     help = "Work out the finished days that are missing and print them, newest first. Refusals exit with 2."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
@@ -34,13 +31,8 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         now = timezone.now()
-        try:
-            since, until = _day(options["since"]), _day(options["until"])
-            pool = _pool(options["pool"]) if options["pool"] else None
-        except WorkflowError as error:
-            self.stdout.write(json.dumps(error.envelope(), indent=2))
-            self.stderr.write(f"{error.code}: {error.message} {error.suggestion}")
-            sys.exit(REFUSED)
+        since, until = _day(options["since"]), _day(options["until"])
+        pool = _pool(options["pool"]) if options["pool"] else None
         savings.catch_up(now=now)
         rows = savings.days(pool=pool, since=since, until=until)
         if options["again"]:

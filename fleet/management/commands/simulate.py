@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import json
 import math
-import sys
 from argparse import ArgumentParser, ArgumentTypeError
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from django.core.management.base import BaseCommand
-
-from controlplane.kernel.errors import Invalid, WorkflowError
+from controlplane.kernel.commands import Refusing
+from controlplane.kernel.errors import Invalid
 from controlplane.kernel.money import MICRO
 from fleet.sizing import policies
 
-REFUSED = 2
 MOST_WORKERS = 100_000
 UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
@@ -33,7 +30,7 @@ def seconds(text: str) -> float:
     return value
 
 
-class Command(BaseCommand):
+class Command(Refusing):
     help = "Simulate a pool on a trace (CSV, plain or gzip). Exit code 2 and a JSON error when something cannot be read or is not possible."
     requires_system_checks: list[str] = []
 
@@ -67,17 +64,12 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         from fleet.simulation import named
 
-        try:
-            if options["list_policies"]:
-                self._list(as_json=options["json"])
-                return
-            names = list(dict.fromkeys(options["policy"] or [policies.DEFAULT]))
-            made = [(name, named.make(name, knobs)) for name, knobs in zip(names, _knobs(names, options["knobs"]), strict=True)]
-            rows = self._run(made, options)
-        except WorkflowError as error:
-            self.stdout.write(json.dumps(error.envelope(), indent=2))
-            self.stderr.write(f"{error.code}: {error.message} {error.suggestion}")
-            sys.exit(REFUSED)
+        if options["list_policies"]:
+            self._list(as_json=options["json"])
+            return
+        names = list(dict.fromkeys(options["policy"] or [policies.DEFAULT]))
+        made = [(name, named.make(name, knobs)) for name, knobs in zip(names, _knobs(names, options["knobs"]), strict=True)]
+        rows = self._run(made, options)
         if options["json"]:
             self.stdout.write(json.dumps(rows[0] if len(rows) == 1 else {"policies": rows}, indent=2))
         else:
