@@ -13,7 +13,7 @@ from django.db.models import Case, Count, F, Min, OuterRef, Q, QuerySet, Subquer
 from django.db.models.functions import Coalesce
 
 from builds.models import Workflow
-from fleet.models import EmergencyAction, Forecast, Job, PolicyRevision, Pool, SavingsDay, ScalingDecision, Worker
+from fleet.models import EmergencyAction, Forecast, Job, PolicyRevision, Pool, PoolOffer, SavingsDay, ScalingDecision, Worker
 
 WAIT_TARGET_S = 60.0
 """The target of waits that are not one pool's: a pool has its own."""
@@ -128,12 +128,13 @@ def one(slug: str, *, now: datetime) -> PoolNow | None:
     """One pool without its workers, in one query, with what its page says beside it.
 
     On `pool`: `revision_number` and `revision_at`; `saved_day`, `saved_seed` and `saved_replayed` of the last day compared; `serves` and
-    `serves_first`; `halted_pools` of the whole fleet.
+    `serves_first`; `kinds` of machine it lists; `halted_pools` of the whole fleet.
     """
     latest = PolicyRevision.objects.filter(pool=OuterRef("pk")).order_by("-number")
     compared = SavingsDay.objects.filter(pool=OuterRef("pk")).order_by("-day")
     halted = Pool.objects.filter(halted_at__isnull=False).order_by().annotate(all=Value(1)).values("all").annotate(n=Count("id")).values("n")
     served = Workflow.objects.filter(pool_slug=OuterRef("slug"), archived_at__isnull=True)
+    offered = PoolOffer.objects.filter(pool=OuterRef("pk")).order_by().values("pool").annotate(n=Count("id")).values("n")
     pool = (
         _with_queue(now)
         .filter(slug=slug)
@@ -146,6 +147,7 @@ def one(slug: str, *, now: datetime) -> PoolNow | None:
             serves_first=Subquery(served.order_by("slug").values("slug")[:1]),
             serves=Coalesce(Subquery(served.order_by().annotate(all=Value(1)).values("all").annotate(n=Count("id")).values("n")[:1]), 0),
             halted_pools=Coalesce(Subquery(halted[:1]), 0),
+            kinds=Coalesce(Subquery(offered[:1]), 0),
         )
         .first()
     )

@@ -38,6 +38,11 @@ WORDS: dict[str, tuple[str, str, str]] = {
     "zero": ("Scaled to zero", "", "pause"),
     "empty": ("No workers", "warn", "alert"),
     "pool_paused": ("Paused", "warn", "pause"),
+    # kinds of machine
+    "offer_available": ("Can be ordered", "ok", "check"),
+    "offer_refused": ("Cannot be had", "warn", "alert"),
+    "offer_full": ("At its most", "", "dot"),
+    "offer_off": ("Not ordered", "", "pause"),
 }
 
 

@@ -13,7 +13,7 @@ from django.test import Client
 from django.utils import timezone
 
 from controlplane.console import roles
-from fleet.models import CapacityMinute, Forecast, Job, Pool, ScalingDecision, Worker
+from fleet.models import CapacityMinute, Forecast, Job, Pool, PoolOffer, ScalingDecision, Worker
 from tests import factories
 from tests.controlplane import shell_rows as rows
 from tests.controlplane import work_rows
@@ -35,6 +35,11 @@ PATHS = (
     "/ops/fleet/pools/l40s-image/emergency/clear/?priority=low",
     "/ops/fleet/pools/l40s-image/?units=usd&ahead=6h",
     "/ops/fleet/pools/l40s-image/policy/",
+    "/ops/fleet/pools/l40s-image/machines/",
+    "/ops/fleet/pools/l40s-image/machines/new/",
+    "/ops/fleet/pools/a10-staging/machines/",
+    "/ops/fleet/pools/a10-staging/machines/MACHINE/",
+    "/ops/fleet/pools/a10-staging/machines/MACHINE/remove/",
     "/ops/fleet/pools/l40s-image/add/",
     "/ops/fleet/pools/l40s-image/pause/",
     "/ops/fleet/pools/l40s-image/drain/",
@@ -104,9 +109,12 @@ def world():
     made = rows.busy_world(now)
     factories.make_key(made[2], now=now)
     rows.spent(made[2], 850_000_000, now=now)
-    Pool.objects.create(slug="a10-staging", name="Staging", base=0, max=4, created_at=now, halted_at=now, halted_reason="3 workers in a row died.")
+    staging = Pool.objects.create(slug="a10-staging", name="Staging", base=0, max=4, created_at=now, halted_at=now, halted_reason="3 workers in a row died.")
     work_rows.job(made[2], made[3], now=now, status="running", created=now - timedelta(seconds=30))
     ahead_of(made[0], now)
+    full = {"unavailable_until": now + timedelta(minutes=4), "unavailable_reason": "No node has room for it."}
+    PoolOffer.objects.create(pool=staging, rank=1, gpu="L40S", price_per_hour_microusd=860_000, **full)
+    PoolOffer.objects.create(pool=staging, rank=2, gpu="L4", market="spot", price_per_hour_microusd=310_000, most=4, interruptions=2, worker_hours=40)
     return made
 
 
@@ -124,8 +132,8 @@ def ahead_of(pool, now):
 
 def paths():
     """The pages, those of a row by its id."""
-    decision, worker = ScalingDecision.objects.first().id, Worker.objects.first().id
-    return [path.replace("DECISION", str(decision)).replace("WORKER", str(worker)) for path in PATHS]
+    ids = {"DECISION": ScalingDecision.objects.first().id, "WORKER": Worker.objects.first().id, "MACHINE": PoolOffer.objects.first().id}
+    return [re.sub("|".join(ids), lambda found: str(ids[found[0]]), path) for path in PATHS]
 
 
 def go(page, path):
