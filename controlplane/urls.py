@@ -23,6 +23,7 @@ urlpatterns = [
     path("ops/api/", include("controlplane.console.lock_api")),
     path("ops/api/", include("controlplane.console.build_api")),
     path("ops/api/", include("controlplane.console.fleet_api")),
+    path("ops/api/", include("controlplane.console.offers_api")),
     path("ops/api/", include("controlplane.console.planning_api")),
     path("ops/", include("controlplane.console.urls")),
 ]

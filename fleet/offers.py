@@ -32,8 +32,8 @@ _OTHER_KIND = ("gpu", "market", "placement")
 
 
 @transaction.atomic
-def add(pool: Pool, terms: Mapping[str, Any], *, actor: str, reason: str = "", now: datetime) -> PoolOffer:
-    """A further kind, tried after the others. `terms` are FIELDS, at least gpu and price. Raises Invalid or Conflict."""
+def add(pool: Pool, terms: Mapping[str, Any], *, actor: str, reason: str = "", to: int | None = None, now: datetime) -> PoolOffer:
+    """A further kind, tried after the others or as the `to`-th. `terms` are FIELDS, at least gpu and price. Raises Invalid or Conflict."""
     held = Pool.objects.select_for_update().get(id=pool.id)
     ranks = list(held.offers.values_list("rank", flat=True))
     if len(ranks) >= MOST_OFFERS:
@@ -45,18 +45,24 @@ def add(pool: Pool, terms: Mapping[str, Any], *, actor: str, reason: str = "", n
     _set(held, offer, terms)
     offer.save(force_insert=True)
     _note("pool.offer_add", offer, actor=actor, reason=reason, after=terms_of(offer), now=now)
+    if to is not None:
+        move(offer, to=to, actor=actor, now=now)
     return offer
 
 
 @transaction.atomic
-def change(offer: PoolOffer, terms: Mapping[str, Any], *, actor: str, reason: str = "", now: datetime) -> bool:
-    """Set some of its FIELDS; False when nothing differs. Workers that run keep the price agreed when they were ordered. Raises Invalid."""
+def change(offer: PoolOffer, terms: Mapping[str, Any], *, actor: str, reason: str = "", to: int | None = None, now: datetime) -> bool:
+    """Set some of its FIELDS, and make it the `to`-th; False when nothing differs. Raises Invalid.
+
+    Workers that run keep the price agreed when they were ordered.
+    """
     held = _held(offer)
     before = terms_of(held)
     _set(held.pool, held, terms)
     after = terms_of(held)
+    moves = to is not None and move(offer, to=to, actor=actor, now=now)
     if before == after:
-        return False
+        return moves
     fields = list(FIELDS)
     if any(before[name] != after[name] for name in _OTHER_KIND):
         held.unavailable_until, held.unavailable_reason = None, ""
