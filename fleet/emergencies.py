@@ -48,7 +48,8 @@ def fast_mode(
 ) -> EmergencyAction:
     """Run jobs of `workflow` that would wait longer than `overflow_s` as its cheaper `version`, or with these inputs.
 
-    An input the customer wrote stays, save those named in `force`. Jobs that wait already are changed only with `include_waiting`.
+    An input the customer wrote stays, save those named in `force`. Jobs that wait already are changed only with `include_waiting`;
+    of a long line, what is not changed at once is changed by the loop (`fast_waiting.progress` says how far it is).
     Raises Invalid, NotFound or Conflict.
     """
     row = emergency_rows.fast(
@@ -61,7 +62,12 @@ def fast_mode(
         expires_at=expires_at,
         now=now,
     )
-    return _take(row, actor=actor, reason=reason, once=once, now=now, then=fast_waiting.change if include_waiting else None)
+    if include_waiting:
+        fast_waiting.begin(row, doing=fast_waiting.CHANGE, now=now)
+    taken = _take(row, actor=actor, reason=reason, once=once, now=now)
+    if taken is row and include_waiting:
+        fast_waiting.go_on(row, fence=_nothing, now=now)
+    return taken
 
 
 def pause_class(pool: Pool, *, priority: str, expires_at: datetime, actor: str, reason: str = "", once: str = "", now: datetime) -> EmergencyAction:
@@ -79,8 +85,8 @@ def shed(pool: Pool, *, priority: str, overflow_s: float, expires_at: datetime, 
 def end(action: EmergencyAction, *, actor: str, reason: str = "", now: datetime) -> EmergencyAction:
     """Undo a measure now. Ending one that is over changes nothing.
 
-    Of fast mode, waiting jobs that it changed get back what they had asked for; of a cleared queue, the jobs are submitted again
-    (`clearing.go_on` does it). Raises Conflict when it can no longer be undone.
+    Of fast mode, waiting jobs that it changed get back what they had asked for; of a cleared queue, the jobs are submitted again.
+    What of a long queue is not done at once, the loop does. Raises Conflict when it can no longer be undone.
     """
     with transaction.atomic():
         held = EmergencyAction.objects.select_for_update(of=("self",)).select_related("pool", "workflow", "version").get(id=action.id)
@@ -92,8 +98,9 @@ def end(action: EmergencyAction, *, actor: str, reason: str = "", now: datetime)
             return held
         held.ended_at, held.ended_by = max(now, held.starts_at), actor[:120]
         after: dict[str, Any] = {"ended": True}
-        if held.kind == Kind.FAST:
-            after["restored"] = fast_waiting.restore(held)
+        if held.kind == Kind.FAST and held.terms.get("waiting"):
+            fast_waiting.begin(held, doing=fast_waiting.RESTORE, now=now)
+            after["restoring"] = held.terms.get("changed", 0)
         if held.kind == Kind.CLEAR:
             held.terms = {**held.terms, "done": True, "resubmit": "asked"}
         held.save(update_fields=["ended_at", "ended_by", "terms"])
@@ -110,6 +117,8 @@ def end(action: EmergencyAction, *, actor: str, reason: str = "", now: datetime)
             now=now,
         )
     measures.forget()
+    if held.kind == Kind.FAST and "walk" in held.terms:
+        fast_waiting.go_on(held, fence=_nothing, now=now)
     return held
 
 
@@ -136,7 +145,7 @@ def named(text: object) -> EmergencyAction:
 
 
 def settle(*, fence: Callable[[], None], now: datetime) -> str:
-    """One round of the loop: write down which measures have expired, and go on with queues being cleared or submitted again."""
+    """One round of the loop: write down which measures have expired, and go on with queues being cleared, submitted again, changed or put back."""
     over = list(EmergencyAction.objects.filter(ended_at__isnull=True, expires_at__lte=now).select_related("pool").order_by("expires_at")[:50])
     for action in over:
         with transaction.atomic():
@@ -148,13 +157,12 @@ def settle(*, fence: Callable[[], None], now: datetime) -> str:
                 )
     if over:
         measures.forget()
+    walked = fast_waiting.go_on_all(fence=fence, now=now)
     worked = clearing.go_on_all(fence=fence, now=now)
-    return ", ".join(part for part in (f"{len(over)} expired" if over else "", worked) if part) or "none over"
+    return ", ".join(part for part in (f"{len(over)} expired" if over else "", walked, worked) if part) or "none over"
 
 
-def _take(
-    row: EmergencyAction, *, actor: str, reason: str, once: str, now: datetime, then: Callable[[EmergencyAction, datetime], int] | None = None
-) -> EmergencyAction:
+def _take(row: EmergencyAction, *, actor: str, reason: str, once: str, now: datetime) -> EmergencyAction:
     """Write the measure down and audit it, once."""
     if once and (before := earlier(once)) is not None:
         return before
@@ -162,13 +170,8 @@ def _take(
     try:
         with transaction.atomic():
             row.save(force_insert=True)
-            after = _said(row)
-            if then is not None:
-                row.terms = {**row.terms, "changed": then(row, now)}
-                row.save(update_fields=["terms"])
-                after["waiting_changed"] = row.terms["changed"]
             transaction.on_commit(measures.forget)
-            audit.record(actor=actor, action=f"emergency.{row.kind}", object_type="pool", object_id=row.pool.slug, after=after, reason=row.reason, now=now)
+            audit.record(actor=actor, action=f"emergency.{row.kind}", object_type="pool", object_id=row.pool.slug, after=_said(row), reason=row.reason, now=now)
     except IntegrityError:
         before = earlier(once) if once else None
         if before is None:
@@ -198,7 +201,9 @@ def _said(action: EmergencyAction) -> dict[str, Any]:
         said["workflow"] = action.workflow.slug
     if action.version_id is not None and action.version is not None:
         said["version"] = action.version.number
-    for name in ("overrides", "terms"):
-        if getattr(action, name):
-            said[name] = getattr(action, name)
-    return said
+    terms = {name: value for name, value in action.terms.items() if name != "walk"}
+    return said | {name: value for name, value in (("overrides", action.overrides), ("terms", terms)) if value}
+
+
+def _nothing() -> None:
+    """The fence of a caller that leads no loop."""

@@ -17,7 +17,7 @@ from billing.models import Customer
 from builds import queries
 from builds.models import Workflow
 from controlplane.kernel.errors import Invalid, NotFound
-from fleet import clearing, consequences, emergencies, emergency_rows
+from fleet import clearing, consequences, emergencies, emergency_rows, fast_waiting
 from fleet.consequences import Consequence
 from fleet.models import EmergencyAction, Pool
 
@@ -83,7 +83,8 @@ def shown(action: EmergencyAction, *, now: datetime) -> dict[str, Any]:
         "priority": None if action.priority is None else ("high", "normal", "low")[action.priority],
         "overrides": action.overrides,
         "overflow_s": action.overflow_s,
-        "terms": {name: value for name, value in action.terms.items() if name not in ("customer_id", "resubmit_after")},
+        "terms": {name: value for name, value in action.terms.items() if name not in ("customer_id", "resubmit_after", "walk")},
+        "progress": fast_waiting.progress(action),
         "cleared": action.cleared,
         "starts_at": _stamp(action.starts_at),
         "expires_at": _stamp(action.expires_at),
@@ -122,6 +123,17 @@ def said(action: EmergencyAction) -> str:
     parts += [f"of {action.terms['customer']}"] if action.terms.get("customer") else []
     parts += [f"of priority {('high', 'normal', 'low')[action.priority]}"] if action.priority is not None else []
     return f"{action.cleared:,} waiting jobs {' '.join(parts)}".rstrip() + " were ended"
+
+
+def progress(action: EmergencyAction) -> str:
+    """How far fast mode has come with the jobs that waited, in one sentence; empty for other measures."""
+    found = fast_waiting.progress(action)
+    if found is None:
+        return ""
+    done = f"{found['restored']:,} put back" if action.ended_at is not None else f"{found['changed']:,} changed"
+    if found["doing"] is None:
+        return f"Of the jobs that waited, {done}."
+    return f"{found['seen']:,} of {found['of']:,} waiting jobs looked at, {done} so far."
 
 
 def workflows_of(pool: Pool) -> list[Workflow]:

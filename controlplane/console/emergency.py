@@ -74,7 +74,7 @@ def pool(request: HttpRequest, slug: str) -> HttpResponse:
         "backlog": consequences.backlog(one, now=now),
         "emergencies": emergency_words.banner(one, roles=roles.of(request), now=now),
         "past": [
-            (a, emergency_calls.said(a), emergency_calls.WORDS[emergency_words.kind_of(a)], state, _undo(request, a, state, now))
+            (a, emergency_calls.said(a), emergency_calls.WORDS[emergency_words.kind_of(a)], state, _undo(request, a, state, now), emergency_calls.progress(a))
             for a in recent
             if (state := emergency_calls.state(a, now=now)) != "active"
         ],

@@ -27,6 +27,8 @@ class Shown:
     word: str
     left_s: float
     may_end: bool = False
+    progress: str = ""
+    """How far it has come with the jobs that waited, where it means them."""
 
     @property
     def soon(self) -> bool:
@@ -60,7 +62,8 @@ def backlogs(pools: Sequence[Any], *, now: datetime) -> list[tuple[Pool, Backlog
 def _shown(action: EmergencyAction, roles: Sequence[str] | frozenset[str], now: datetime) -> Shown:
     kind = kind_of(action)
     left = (action.expires_at - now).total_seconds()
-    return Shown(action, emergency_calls.said(action), emergency_calls.WORDS[kind], left, emergency_calls.NEEDS[kind] in roles)
+    may_end = emergency_calls.NEEDS[kind] in roles
+    return Shown(action, emergency_calls.said(action), emergency_calls.WORDS[kind], left, may_end, emergency_calls.progress(action))
 
 
 def kind_of(action: EmergencyAction) -> str:
