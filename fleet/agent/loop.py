@@ -77,7 +77,8 @@ class Agent:
                 telling.cancel()
             await self._goodbye(beating)
         assert self.leaving is not None
-        log.info("left", reason=self.leaving.reason, code=self.leaving.code)
+        said = log.info if self.leaving.code == 0 else log.warning
+        said("left", reason=self.leaving.reason, code=self.leaving.code, why=self.leaving.message[:500])
         return self.leaving.code
 
     # Start

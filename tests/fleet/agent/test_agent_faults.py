@@ -108,9 +108,11 @@ def test_a_silent_control_plane_is_left_with_code_3(plane, start_agent, wait_unt
     assert (job, 1) not in plane.completions
 
 
-def test_a_refused_registration_is_final(plane, start_agent):
+def test_a_refused_registration_is_final_and_says_why(plane, start_agent):
     plane.fail_next("register", 401)
-    assert start_agent(plane).exit_code() == 2
+    agent = start_agent(plane)
+    assert agent.exit_code() == 2
+    assert agent.events("left")[0]["why"].startswith("Registration was refused")
 
 
 def test_a_worker_short_of_disk_does_not_claim_and_says_so(plane, start_agent, wait_until):
