@@ -107,8 +107,10 @@ USE_I18N = False
 
 # -- files -----------------------------------------------------------------------------------------
 STATIC_URL = "/static/"
-STATIC_ROOT = DATA_DIR / "static"
-WHITENOISE_USE_FINDERS = True
+# An image brings them collected and compressed; a checkout serves them as they lie.
+COLLECTED = env.str("STATIC_DIR", "")
+STATIC_ROOT = Path(COLLECTED) if COLLECTED else DATA_DIR / "static"
+WHITENOISE_USE_FINDERS = not COLLECTED
 BLOB_BUCKET = env.str("BLOB_BUCKET", "")
 STORAGES = {
     "default": (
