@@ -25,8 +25,8 @@ _cut_short: dict[str, int] = {}
 
 
 def _autoscale(tick: Tick) -> str:
-    def size(pool: Pool) -> str:
-        decision = scaling.step(pool, fence=tick.fence, epoch=tick.epoch, now=tick.now)
+    def size(pool: Pool, fence: Callable[[], None]) -> str:
+        decision = scaling.step(pool, fence=fence, epoch=tick.epoch, now=tick.now)
         return f"{pool.slug}: {decision.action}" + (f" {decision.applied:+d}" if decision.applied else "")
 
     def failed(pool: Pool, error: Exception) -> None:
@@ -38,14 +38,25 @@ def _autoscale(tick: Tick) -> str:
 
 
 def _workers(tick: Tick) -> str:
-    return _each_pool(tick, lambda pool: ", ".join(workers.look_after(pool, fence=tick.fence, now=tick.now)))
+    return _each_pool(tick, lambda pool, fence: ", ".join(workers.look_after(pool, fence=fence, now=tick.now)))
 
 
-def _each_pool(tick: Tick, step: Callable[[Pool], str], *, failed: Callable[[Pool, Exception], None] = lambda pool, error: None) -> str:
-    """Take a step for every pool. One that fails is said to and leaves the others their turn; only when all fail has the loop failed."""
+def _each_pool(tick: Tick, step: Callable[[Pool, Callable[[], None]], str], *, failed: Callable[[Pool, Exception], None] = lambda pool, error: None) -> str:
+    """Take a step for every pool. One that fails is said to and leaves the others their turn; only when all fail has the loop failed.
+
+    The step is given a fence that also renews the lead where the last renewal is `KEEP_EVERY` ago: what it does may be slow, many times.
+    """
     said: list[str] = []
     errors: list[Exception] = []
     kept = timezone.now()
+
+    def fence() -> None:
+        nonlocal kept
+        tick.fence()
+        if timezone.now() - kept > KEEP_EVERY:
+            kept = timezone.now()
+            tick.keep(kept)
+
     pools = list(Pool.objects.all())
     slow = _cut_short.get(tick.name)
     begin = next((i + 1 for i, pool in enumerate(pools) if pool.id == slow), 0)
@@ -55,7 +66,7 @@ def _each_pool(tick: Tick, step: Callable[[Pool], str], *, failed: Callable[[Poo
             tick.keep(kept)
         _cut_short[tick.name] = pool.id
         try:
-            said.append(step(pool))
+            said.append(step(pool, fence))
         except LostLead:
             raise
         except Exception as error:

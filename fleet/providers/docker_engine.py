@@ -1,9 +1,15 @@
-"""One Docker engine: its client, with every call bounded in time and every failure told as the providers' own errors."""
+"""One Docker engine: its client, with every call bounded in time and every failure told as the providers' own errors.
+
+An engine that is silent costs `ALIVE_S` and is then left alone for `REST_S`: whoever asks meanwhile is told at once, so that a dead
+machine with a hundred workers delays nobody by a hundred time-outs.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,6 +22,11 @@ CALL_S = 10
 """Longest silence of the engine within a call that changes nothing."""
 CHANGE_S = 20
 """The same where it makes, starts or removes a container."""
+ALIVE_S = 3
+"""Longest silence before an engine of which nothing was heard for `FRESH_S`: it is asked whether it is there at all."""
+FRESH_S = 1.0
+REST_S = 10.0
+"""How long a silent engine is left alone."""
 PULL_S = 600
 _FIRST = "1.24"  # every engine understands it; the one that is spoken is agreed upon
 _GPU = (
@@ -52,31 +63,66 @@ class Engine:
         """Held while a GPU is chosen and taken."""
         self._clients: dict[int, Any] = {}
         self._lock = threading.Lock()
+        self._looking = threading.Lock()
+        """Held while it is asked whether it is there: one asks, the others wait for what comes of it."""
+        self._heard: float | None = None
+        self._rest_until: float | None = None
+        self._silence = ""
 
     def call(self, asked: Callable[[Any], T], *, within_s: int = CALL_S) -> T:
         """`asked` of the engine's client. Every call must bear being made twice: a connection that broke is made again, once.
 
-        Raises Unavailable, Refused (MissingImage), NoCapacity, Taken or Gone.
+        Raises Unavailable (at once while a silent engine is left alone), Refused (MissingImage), NoCapacity, Taken or Gone.
         """
+        import docker.errors
+
+        with self._looking:
+            self._refuse_resting()
+            if self._heard is None or time.monotonic() - self._heard > FRESH_S:
+                with contextlib.suppress(docker.errors.APIError):  # whatever it says, it is there
+                    self._ask(lambda api: api.ping(), ALIVE_S)
+        try:
+            return self._ask(asked, within_s)
+        except docker.errors.APIError as error:
+            raise self._told(error) from error
+
+    def _ask(self, asked: Callable[[Any], T], within_s: int) -> T:
+        """Raises Unavailable, or docker's APIError with what the engine said."""
         import docker.errors
         import requests.exceptions
 
+        began = time.monotonic()
         for attempt in (1, 2):
             try:
-                return asked(self._client(within_s))
-            except docker.errors.APIError as error:
-                raise self._told(error) from error
+                answer = asked(self._client(within_s))
+                self._heard = time.monotonic()
+                return answer
+            except docker.errors.APIError:
+                self._heard = time.monotonic()
+                raise
             except requests.exceptions.Timeout as error:
                 self._drop(within_s)
-                raise Unavailable(f"The Docker engine at {self.host} did not answer within {within_s} s.") from error
+                raise self._left_alone(f"The Docker engine at {self.host} did not answer within {within_s} s.", since=began) from error
             except (requests.exceptions.RequestException, docker.errors.DockerException, OSError) as error:
                 self._drop(within_s)  # an engine that was restarted may be another one by now
                 if attempt == 2 or not isinstance(error, requests.exceptions.ConnectionError):
-                    raise Unavailable(f"The Docker engine at {self.host} cannot be reached: {short(error)}") from error
+                    raise self._left_alone(f"The Docker engine at {self.host} cannot be reached: {short(error)}", since=began) from error
             except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
                 self._drop(within_s)
                 raise Unavailable(f"The Docker engine at {self.host} gave an answer that makes no sense: {short(error)}") from error
         raise AssertionError("not reached")
+
+    def _left_alone(self, why: str, *, since: float) -> Unavailable:
+        """What to raise after a failure. One that took its time means rest; a refused connection costs nothing and is tried again at once."""
+        now = time.monotonic()
+        if now - since > FRESH_S / 2:
+            self._rest_until, self._silence, self._heard = now + REST_S, why, None
+        return Unavailable(why)
+
+    def _refuse_resting(self) -> None:
+        left = (self._rest_until or 0.0) - time.monotonic()
+        if left > 0:
+            raise Unavailable(f"{self._silence.rstrip('.')}. It is asked again in {left:.0f} s.", retry_after_s=left)
 
     def close(self) -> None:
         with self._lock:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import suppress
 from datetime import datetime, timedelta
 from types import SimpleNamespace
@@ -116,7 +117,7 @@ def test_a_pool_whose_provider_holds_up_every_round_does_not_keep_the_others_fro
     seen: list[str] = []
 
     def round_() -> None:
-        def step(pool: Pool) -> str:
+        def step(pool: Pool, fence: Callable[[], None]) -> str:
             seen.append(pool.slug)
             if pool.id == slow.id:
                 raise LostLead("it took longer than the lease")
