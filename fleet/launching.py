@@ -135,7 +135,13 @@ def _elsewhere(worker: Worker, provider: Provider, error: NoCapacity, *, now: da
 
 
 def _given_up(worker: Worker, error: ProviderError, *, now: datetime) -> str:
-    """The row of a worker that could not be ordered. A provider that is down is no fault of the worker's."""
+    """The row of a worker that could not be ordered. A provider that is down is no fault of the worker's.
+
+    It is not asked for elsewhere: what does not answer may have started it. The next one is, of another kind of machine if there is one.
+    """
+    if isinstance(error, Unavailable) and worker.offer_id is not None:
+        until = now + timedelta(seconds=settings.PROVIDER_RETRY_S)
+        PoolOffer.objects.filter(id=worker.offer_id).exclude(unavailable_until__gte=until).update(unavailable_until=until, unavailable_reason=str(error)[:300])
     reason = PROVIDER_DOWN if isinstance(error, Unavailable) else NO_CAPACITY if isinstance(error, NoCapacity) else "order_failed"
     ended: dict[str, Any] = {"state": "stopped", "state_since": now, "stopped_at": now, "stop_reason": reason, "stop_message": str(error)[:500]}
     Worker.objects.filter(id=worker.id).update(**ended)

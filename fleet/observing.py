@@ -155,7 +155,7 @@ def _counted(pool: Pool, provider: Provider) -> tuple[str, int | None]:
 def _limits(pool: Pool, seen: Seen, provider: Provider, unreachable: str, *, now: datetime) -> Limits:
     failures = failed_starts(pool, now=now)
     paused = pool.paused_until is not None and pool.paused_until > now
-    down = Worker.objects.filter(pool=pool, stop_reason=PROVIDER_DOWN, stopped_at__range=(now - timedelta(seconds=settings.PROVIDER_RETRY_S), now)).exists()
+    down = _down(pool, now=now)
     why = pool.paused_reason or "sizing is paused"
     return Limits(
         start_failures=len(failures),
@@ -167,6 +167,14 @@ def _limits(pool: Pool, seen: Seen, provider: Provider, unreachable: str, *, now
         rise=0 if down else RISE,
         unreachable="its provider did not take the last order" if down else unreachable,
     )
+
+
+def _down(pool: Pool, *, now: datetime) -> bool:
+    """Whether the provider did not take an order a moment ago. Of several kinds of machine, only when none is left to ask for."""
+    since = now - timedelta(seconds=settings.PROVIDER_RETRY_S)
+    if not Worker.objects.filter(pool=pool, stop_reason=PROVIDER_DOWN, stopped_at__range=(since, now)).exists():
+        return False
+    return not PoolOffer.objects.filter(Q(unavailable_until__isnull=True) | Q(unavailable_until__lte=now), pool=pool).exists()
 
 
 def _budget(pool: Pool, seen: Seen, *, now: datetime) -> int | None:

@@ -39,11 +39,22 @@ def look_after(pool: Pool, *, provider: Provider | None = None, fence: Callable[
         seen = None
         done.append(f"provider unavailable: {error}"[:100])
     if seen is not None:
+        done += _closed(pool, seen, now=now)
         done += adoption.settle(pool, by, seen, fence=fence, now=now)
         if by.counted:
             done += _tended(pool, by)
     round_ = _Round(pool, by, seen, fence, now)
     return done + [said for worker in rows if (said := round_.check(worker))] + preemption.look_after(pool, provider=by, fence=fence, now=now)
+
+
+def _closed(pool: Pool, seen: Observed, *, now: datetime) -> list[str]:
+    """Order nothing from hosts that are silent while others answer, until a little after they are heard again."""
+    if not seen.silent:
+        return []
+    until, why = now + timedelta(seconds=settings.PROVIDER_RETRY_S), next(iter(seen.silent.values()))
+    open_ = PoolOffer.objects.filter(pool=pool, id__in=[id_ for id_ in seen.closed if id_ is not None])
+    open_.exclude(unavailable_until__gte=until).update(unavailable_until=until, unavailable_reason=why[:300])
+    return [f"{len(seen.silent)} of its hosts silent: {why}"[:120]]
 
 
 def _tended(pool: Pool, provider: Provider) -> list[str]:
@@ -68,7 +79,7 @@ class _Round:
         if worker.ready_at is None and worker.registered_at is not None:
             _note_ready(worker)
         instance = self.seen.instances.get(worker.instance) if self.seen is not None else None
-        if self.seen is not None and self.provider.knows and (ended := self._gone(worker, instance)):
+        if self._known(worker) and (ended := self._gone(worker, instance)):
             return ended
         if instance is not None and instance.preempt_in_s is not None:
             preemption.notice(worker, at=now + timedelta(seconds=instance.preempt_in_s), why=instance.why, now=now)
@@ -78,13 +89,17 @@ class _Round:
             after = "after it was ordered" if worker.ready_at is None else "after its ComfyUI went down"
             why = f"It was not ready {start.total_seconds():g} s {after}." + (f" {instance.why}" if instance and instance.why else "")
             return self._end(worker, "stopped", "start_timeout", why, instance)
-        silent = self._patience(instance)
+        silent = self._patience(worker, instance)
         if worker.registered_at is not None and self._passed(worker.seen_at or worker.registered_at) > silent:
             return self._end(worker, "lost", "lost", f"Nothing was heard of it for {silent.total_seconds():g} s.", instance)
         if worker.state == Worker.State.DRAINING and worker.drain_asked_at is not None and now - worker.drain_asked_at > DRAIN_GRACE:
             if not Job.objects.filter(worker=worker, status="running").exists():
                 return self._end(worker, "stopped", "drained", "It had nothing to do and did not leave by itself.", instance)
         return ""
+
+    def _known(self, worker: Worker) -> bool:
+        """Whether its absence from what was seen means that it is gone."""
+        return self.seen is not None and self.provider.knows and not self.seen.hides(worker)
 
     def _passed(self, at: datetime) -> timedelta:
         return watching.passed(at, watched=self.watched, now=self.now)
@@ -115,9 +130,9 @@ class _Round:
             return self._end(worker, "stopped", "no_capacity", instance.why or "No machine of its kind could be had.", instance)
         return ""
 
-    def _patience(self, instance: Instance | None) -> timedelta:
+    def _patience(self, worker: Worker, instance: Instance | None) -> timedelta:
         """How long a worker may be silent. When nobody at all is heard it is more likely us: then as long as agents themselves wait."""
-        if self.heard or (self.seen is not None and self.provider.knows and (instance is None or instance.phase == "ended")):
+        if self.heard or (self._known(worker) and (instance is None or instance.phase == "ended")):
             return self.usual
         if self.seen is not None and not self.provider.knows:
             return self.usual

@@ -66,6 +66,14 @@ class Observed:
     instances: Mapping[str, Instance] = field(default_factory=dict)
     wanted: int | None = None
     """Of a provider that is told a count: the count it was told."""
+    silent: Mapping[str, str] = field(default_factory=dict)
+    """Of a provider of several machines: the hosts that did not answer, and why. The rest is known."""
+    closed: frozenset[int | None] = frozenset()
+    """Offers on silent hosts, by id; None for what the pool orders without an offer."""
+
+    def hides(self, worker: Worker) -> bool:
+        """Whether nothing is known of this worker, because its host is silent: its absence means nothing."""
+        return worker.provider_ref.get("host") in self.silent if worker.provider_ref else worker.offer_id in self.closed
 
 
 class Provider(Protocol):
@@ -79,7 +87,10 @@ class Provider(Protocol):
     """Whether `observe` shows every worker, so that absence means gone."""
 
     def observe(self, pool: Pool) -> Observed:
-        """Everything of this pool that it runs or has run and not forgotten. Raises Unavailable when it cannot be known."""
+        """Everything of this pool that it runs or has run and not forgotten; of several hosts, what those that answer show.
+
+        Raises Unavailable when nothing can be known.
+        """
 
     def launch(self, worker: Worker) -> Ref:
         """Start an agent for this row (its `pool`, `offer`, `image`, `instance`, `name`) and return how to find it again.

@@ -12,6 +12,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
@@ -33,6 +34,8 @@ from fleet.providers.settings import checked
 
 log = logging.getLogger(__name__)
 
+AT_ONCE = 8
+"""Engines asked at the same time."""
 HALF_LAUNCHED_S = 30.0
 MOST_DETAILS = 50
 MOST_FINISHED = 4
@@ -55,12 +58,16 @@ class Docker:
         self._lock = threading.Lock()
 
     def observe(self, pool: Pool) -> Observed:
-        """Every container of this pool on every engine it may use or has workers on. One engine that cannot be asked makes the pool unknown."""
-        found: dict[str, Instance] = {}
-        for host, tls_dir in self._places(pool):
-            for seen in self._containers(self.engine(host, tls_dir), pool):
-                found[seen.name] = seen
-        return Observed(found)
+        """Every container of this pool on every engine it may use or has workers on, as far as they answer. None that does raises Unavailable."""
+        places = self._places(pool)
+        with ThreadPoolExecutor(max_workers=min(AT_ONCE, len(places)), thread_name_prefix="observe") as threads:
+            looks = list(threads.map(lambda place: self._look(place, pool), places))
+        silent = {place[0]: look for place, look in zip(places, looks, strict=True) if isinstance(look, Unavailable)}
+        if len(silent) == len({host for host, _ in places}):
+            raise next(iter(silent.values()))
+        closed = frozenset(offer for place, offers in places.items() if place[0] in silent for offer in offers)
+        found = {seen.name: seen for look in looks if not isinstance(look, Unavailable) for seen in look}
+        return Observed(found, silent={host: str(why) for host, why in silent.items()}, closed=closed)
 
     def launch(self, worker: Worker) -> Ref:
         pool, image = worker.pool, worker.image or worker.pool.image
@@ -126,14 +133,23 @@ class Docker:
 
     # -- what there is -----------------------------------------------------------------------------
 
-    def _places(self, pool: Pool) -> list[tuple[str, str]]:
-        """Engines the pool may order from, and those its live workers are on though it no longer names them."""
-        placements: list[Mapping[str, Any]] = [{}, *PoolOffer.objects.filter(pool=pool).values_list("placement", flat=True)]
-        found = {_place({**pool.settings, **placement}): None for placement in placements}
+    def _places(self, pool: Pool) -> dict[tuple[str, str], list[int | None]]:
+        """Engines the pool may order from with the offers there, and those its live workers are on though it no longer names them."""
+        placements: list[tuple[int | None, Mapping[str, Any]]] = [(None, {}), *PoolOffer.objects.filter(pool=pool).values_list("id", "placement")]
+        found: dict[tuple[str, str], list[int | None]] = {}
+        for offer, placement in placements:
+            found.setdefault(_place({**pool.settings, **placement}), []).append(offer)
         for ref in Worker.objects.filter(pool=pool, state__in=Worker.LIVE).values_list("provider_ref", flat=True):
             if ref.get("host"):
-                found[_place(ref)] = None
-        return list(found)
+                found.setdefault(_place(ref), [])
+        return found
+
+    def _look(self, place: tuple[str, str], pool: Pool) -> list[Instance] | Unavailable:
+        """What one engine runs of the pool, or why it cannot be known. In a thread of its own: it reads no row."""
+        try:
+            return self._containers(self.engine(*place), pool)
+        except Unavailable as error:
+            return error
 
     def _containers(self, engine: Engine, pool: Pool) -> list[Instance]:
         labels = [f"{container.INSTALLATION}={self.installation}", f"{container.POOL_NUMBER}={pool.pk}"]

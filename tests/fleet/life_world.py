@@ -81,6 +81,8 @@ class World:
         self.customer = factories.make_customer(now=now)
         self.workflow = factories.make_runnable(now=now, pool=self.pool)
         self.epoch = 1
+        self.mute: set[str] = set()
+        """Instances whose agents are no longer heard."""
 
     @property
     def fresh_pool(self) -> Pool:
@@ -114,7 +116,11 @@ class World:
     def speak(self) -> None:
         """Every machine that can runs an agent: it registers, says that it lives, and leaves when it was asked to and has nothing to do."""
         for worker in self.live():
-            if not self.machines.running.get(worker.instance) or self.machines.images.get(worker.instance) in self.machines.bad_images:
+            if (
+                worker.instance in self.mute
+                or not self.machines.running.get(worker.instance)
+                or self.machines.images.get(worker.instance) in self.machines.bad_images
+            ):
                 continue
             if worker.state == Worker.State.ORDERED:
                 membership.register(self.pool, protocol=1, instance=worker.instance, name=worker.name, fingerprint={}, now=self.now)

@@ -174,7 +174,29 @@ def test_an_engine_that_does_not_answer_costs_a_bounded_time(provider: Docker, e
     assert time.monotonic() - began < 4
     engine.silent.set()
     engine.silent = None
+    with pytest.raises(Unavailable, match="asked again in"):
+        provider.observe(pool)
+    monkeypatch.setattr(docker_engine, "REST_S", 0.0)
+    known._rest_until = time.monotonic()
     assert provider.observe(pool).instances == {}, "and is asked again"
+
+
+def test_a_hundred_workers_on_a_silent_engine_cost_one_short_look(provider: Docker, engine: FakeEngine, now: datetime, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(docker_engine, "ALIVE_S", 1)
+    monkeypatch.setattr(docker_engine, "FRESH_S", 0.0)
+    pool = make_pool(engine, now)
+    provider.observe(pool)
+    engine.silent = threading.Event()
+    began = time.monotonic()
+    try:
+        with pytest.raises(Unavailable, match="did not answer within 1 s"):
+            provider.observe(pool)
+        for n in range(100):
+            with pytest.raises(Unavailable, match="asked again in"):
+                provider.stop({"container": f"c{n}", "host": engine.host}, force=True)
+    finally:
+        engine.silent.set()
+    assert time.monotonic() - began < 3
 
 
 def test_an_engine_that_was_started_again_is_asked_again_at_once(provider: Docker, engine: FakeEngine, now: datetime) -> None:
@@ -334,7 +356,14 @@ def test_workers_of_every_machine_of_a_pool_are_seen(provider: Docker, start: Ca
     found = provider.observe(pool).instances
     assert set(found) == {first.instance, second.instance, third.instance}, "also on a machine that is no longer named"
     two.says["GET /containers/json"] = (500, {"message": "broken"})
-    with pytest.raises(Unavailable, match=two.host):
+    partly = provider.observe(pool)
+    assert set(partly.instances) == {first.instance, third.instance}, "the rest is known"
+    assert list(partly.silent) == [two.host] and "broken" in partly.silent[two.host]
+    assert partly.closed == {offered.id}
+    second.provider_ref = {"container": "c1", "host": two.host}
+    assert [partly.hides(worker) for worker in (first, second, third)] == [False, True, False]
+    one.says["GET /containers/json"] = old.says["GET /containers/json"] = (500, {"message": "broken"})
+    with pytest.raises(Unavailable):
         provider.observe(pool)
 
 
