@@ -32,7 +32,7 @@ def of_pool(pool: Pool, *, now: datetime) -> Preset:
     workers = max(1, pool.max)
     average = sum(busiest) / len(busiest) / workers if busiest else 0.0
     peak = max(average, loads[max(0, round(0.02 * len(loads)) - 1)] / workers if loads else 0.0)
-    bill = round(savings.spent(pool, start=start, end=now) / days * MONTH_DAYS)
+    bill = _cents(savings.spent(pool, start=start, end=now) / days * MONTH_DAYS)
     job_s = work / jobs if jobs and work else times.all.mean_s
     case = Case(
         workers=workers,
@@ -48,15 +48,26 @@ def of_pool(pool: Pool, *, now: datetime) -> Preset:
         target_s=pool.target_s,
         target_share=pool.target_share,
     )
-    each = round(bill / workers)
+    each = _cents(bill / workers)
     more = max(1, round(workers / 2))
     options = (
-        Option("Vertical", "vertical", round(each * workers / 3), workers=workers / 3, assumed="A third more capacity for a third more money."),
+        Option("Vertical", "vertical", _cents(each * workers / 3), workers=workers / 3, assumed="A third more capacity for a third more money."),
         Option("Horizontal", "horizontal", each * more, workers=more, assumed="Half as many workers again, at what one costs now."),
-        Option("Hybrid", "hybrid", each * 2, workers=2, work=0.7, assumed="Two more workers, and jobs made 30 % lighter."),
+        Option("Hybrid", "hybrid", each * 2, workers=2, work=0.7, assumed="Two more workers, and jobs made 30% lighter."),
     )
     assumed = (
-        f"Load and bill are those of the last {days:.1f} days; average is that of the {BUSY_HOURS} busiest hours a day.",
+        f"Load and bill are those of the last {_long(days)}; average is that of the {BUSY_HOURS} busiest hours a day."
+        + ("" if days >= 6.9 else " Less than a week says little of a month."),
         "What a worker costs a month is the bill over the maximum, as it is sized now.",
     )
     return Preset(name="pool", title=pool.slug, case=case, options=options, assumed=assumed)
+
+
+def _cents(microusd: float) -> int:
+    """An estimate of a month is not exact to the millionth."""
+    return round(microusd / 10_000) * 10_000
+
+
+def _long(days: float) -> str:
+    hours = round(days * 24)
+    return f"{days:.1f}".removesuffix(".0") + " days" if days >= 2 else f"{hours} hours" if hours > 1 else "hour"

@@ -26,6 +26,26 @@ _WORDS = {
     "pool.create": "Pool {id} was added",
     "pool.change": "Policy of pool {id} was changed",
     "pool.resume": "Pool {id} orders workers again",
+    "pool.pause": "Autoscaling of {id} was paused",
+    "pool.unpause": "Autoscaling of {id} acts again",
+    "pool.offer_add": "A kind of machine was added to {id}",
+    "pool.offer_change": "A kind of machine of {id} was changed",
+    "pool.offer_remove": "A kind of machine of {id} was removed",
+    "pool.offer_order": "Kinds of machine of {id} changed places",
+    "pool.offer_ask_again": "A kind of machine of {id} is asked for again",
+    "emergency.raise": "Capacity of {id} was raised",
+    "emergency.fast": "Fast mode was switched on for {id}",
+    "emergency.pause_class": "A class of jobs was paused on {id}",
+    "emergency.shed": "Load is shed on {id}",
+    "emergency.clear": "The queue of {id} was cleared",
+    "emergency.end": "An emergency measure on {id} was ended",
+    "emergency.expire": "An emergency measure on {id} ended by itself",
+    "demand.announce": "A {kind} was announced for {pool}",
+    "demand.cancel": "An announcement was taken back",
+    "worker.cordon": "Worker {name} takes no new jobs",
+    "worker.uncordon": "Worker {name} takes jobs again",
+    "worker.fault": "Worker {name} was taken out",
+    "worker.replace": "Worker {name} is replaced",
     "worker.drain": "Worker {name} was asked to leave",
     "library.import": "Nodes of {id} were read",
 }
@@ -59,7 +79,8 @@ def words(entry: AuditEntry) -> str:
     """What an entry says happened; one nobody gave words to says its action and object."""
     facts: Mapping[str, Any] = entry.after if isinstance(entry.after, dict) else {}
     try:
-        return _WORDS[entry.action].format_map({**facts, "id": entry.object_id})
+        known = _WORDS.get(entry.action) or _WORDS[entry.action.rsplit(".", 1)[0]]  # emergency.end.raise is an emergency.end
+        return known.format_map({**facts, "id": entry.object_id})
     except (KeyError, ValueError):
         return f"{entry.object_type.replace('_', ' ')} {entry.object_id}: {entry.action.split('.')[-1].replace('_', ' ')}"
 

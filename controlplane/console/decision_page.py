@@ -29,6 +29,18 @@ RULES = {
     "first": "The first job",
     "floor": "The floor",
 }
+TERMS = {
+    "offered": "Workers' worth of work that arrives",
+    "steady": "Workers for the work that arrives",
+    "backlog": "Workers for the queue",
+    "left_s": "Work left when a new worker is ready",
+    "horizon_s": "Looked ahead",
+    "cold_s": "A start counted with",
+    "job_s": "A job counted with",
+    "caution": "Caution, 0 is usual",
+    "most_needed": "Most workers needed of late",
+    "late_share": "Jobs that started late",
+}
 
 
 @roles.staff
@@ -164,11 +176,21 @@ def _planned(seen: Mapping[str, Any]) -> str | None:
 
 
 def terms(seen: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """The figures the policy made of it, by name."""
+    """The figures the policy made of it, in words; one nobody gave words to by its name."""
     found = seen.get("terms")
     if not isinstance(found, dict):
         return []
-    return [(str(name).replace("_", " ").capitalize()[:60], f"{value:,.4g}") for name, value in list(found.items())[:24] if isinstance(value, int | float)]
+    return [(_term(str(name)), _figure(str(name), value)) for name, value in list(found.items())[:24] if isinstance(value, int | float)]
+
+
+def _term(name: str) -> str:
+    return TERMS.get(name) or name.removesuffix("_s").replace("_", " ").capitalize()[:60]
+
+
+def _figure(name: str, value: float) -> str:
+    if name.endswith("_share"):
+        return numbers.pct(value)
+    return numbers.dur(value) if name.endswith("_s") and value >= 0 else f"{value:,.3g}" if abs(value) < 1000 else f"{value:,.0f}"
 
 
 def shadows(d: ScalingDecision) -> list[tuple[str, str, str]]:

@@ -28,7 +28,7 @@ def fleet(request: HttpRequest) -> HttpResponse:
     request.halted_pools = sum(p.state == "halted" for p in pools)  # type: ignore[attr-defined]
     rows = _rows(pools, span)
     ready, busy, live = (sum(getattr(p, name) for p in pools) for name in ("ready", "busy", "live"))
-    slow = [r.now.pool.slug for r in rows if r.now.state in ("halted", "empty", "short")]
+    slow = [r.now for r in rows if r.now.state in NEEDY]
     at_max = [p for p in pools if p.live >= p.pool.max > 0]
     context = {
         "rows": rows,
@@ -62,11 +62,15 @@ def _rows(pools: list[PoolNow], span: ranges.Range) -> list[pool_rows.PoolRow]:
     return pool_rows.rows(pools, traffic, queries_traffic.times("wait", start=span.start, end=span.end, step_s=step_s))
 
 
-def _answer(pools: list[PoolNow], slow: list[str], ready: int, busy: int) -> str:
+NEEDY = {"halted": "cannot start workers", "empty": "has no workers", "short": "is short of workers"}
+
+
+def _answer(pools: list[PoolNow], slow: list[PoolNow], ready: int, busy: int) -> str:
     if not pools:
         return "No pools yet"
     if slow:
-        return f"{slow[0]} needs you" if len(slow) == 1 else f"{len(slow)} pools need you: {', '.join(slow[:3])}"
+        first = f"{slow[0].pool.slug} {NEEDY[slow[0].state]}"
+        return first if len(slow) == 1 else f"{first}, {len(slow) - 1:,} more need{'s' if len(slow) == 2 else ''} you"
     if not ready:
         return "Scaled to zero: no workers, none needed"
     return f"Enough capacity: {numbers.count(busy)} of {numbers.count(ready)} ready workers are busy"

@@ -90,8 +90,7 @@ def _growth(request: HttpRequest, pool: Pool | None, now: datetime) -> dict[str,
     }
     if found is not None:
         months = "month" if case.months == 1 else "months"
-        busy = found.load_at_once > 0
-        shown["title_said"] = f"{found.best} costs least over {case.months} {months}" if busy else "Nothing has run here yet"
+        shown["title_said"] = _answer(found) if found.load_at_once > 0 else "Nothing has run here yet"
         shown["chart"] = _growth_chart(found, now)
         shown["chart_summary"] = (
             f"Load is {numbers.pct(found.load_at_once)} of today's workers at once and {numbers.pct(found.load_after)} after {case.months} {months}."
@@ -104,6 +103,14 @@ def _growth(request: HttpRequest, pool: Pool | None, now: datetime) -> dict[str,
             for e in found.break_even
         ]
     return shown
+
+
+def _answer(found: Plan) -> str:
+    """The planner's headline: whether anything has to be bought at all, and what then costs least."""
+    months = numbers.plural(found.case.months, "month")
+    if found.case.peak * (1 + found.case.new_customers) * (1 + found.case.monthly) ** found.case.months <= 1:
+        return f"Today's workers hold even the peaks for {months}"
+    return f"{found.best} costs least over {months}"
 
 
 def _growth_row(result: growth.Result, case: growth.Case) -> dict[str, Any]:

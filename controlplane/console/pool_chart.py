@@ -151,12 +151,14 @@ def events(decisions: Sequence[ScalingDecision], plans: Sequence[PlannedDemand])
 
 
 def plan_label(plan: PlannedDemand) -> str:
-    """Harbor batch of 2,400."""
+    """Harbor: batch of 2,400 jobs."""
     name = plan.name or (plan.customer.name if plan.customer else "")
+    name = name if len(name) <= 48 else f"{name[:47].rstrip()}…"
     if plan.kind == PlannedDemand.Kind.BATCH:
-        return f"{name[:40]} batch of {plan.jobs:,}".strip()
-    wish = f"at least {plan.workers:,} workers" if plan.workers else f"{plan.factor:g} times the usual"
-    return f"{name[:40] or 'Event'}: {wish}"
+        batch = f"batch of {numbers.plural(plan.jobs, 'job')}"
+        return f"{name}: {batch}" if name else batch.capitalize()
+    wish = f"at least {numbers.plural(plan.workers, 'worker')}" if plan.workers else f"{plan.factor:g} times the usual"
+    return f"{name or 'Event'}: {wish}"
 
 
 def forecast_words(ahead: Ahead | None, *, now: datetime, enough_days: float = FULL_HISTORY_DAYS) -> str:

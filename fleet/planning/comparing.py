@@ -135,4 +135,4 @@ def _pct(share: float) -> str:
     text = f"{share * 100:.1f}"
     if text == "100.0" and share < 1:
         text = "99.9"
-    return f"{text.removesuffix('.0')} %"
+    return f"{text.removesuffix('.0')}%"

@@ -52,7 +52,7 @@ class Option:
     """What a step costs a month."""
     workers: float = 0.0
     work: float = 1.0
-    """Work a job needs afterwards, as a share of today's: 0.7 after a gain of 30 %."""
+    """Work a job needs afterwards, as a share of today's: 0.7 after a gain of 30%."""
     once_microusd: int = 0
     assumed: str = ""
     """What was assumed of it, for whoever reads the result."""
@@ -300,7 +300,7 @@ def _check(case: Case, options: Sequence[Option]) -> None:
 
 def _share(value: float, digits: int = 0) -> str:
     text = f"{value * 100:.{digits}f}" if digits else f"{value * 100:.1f}".removesuffix(".0")
-    return f"{text.replace('-', '−')} %"
+    return f"{text.replace('-', '−')}%"
 
 
 def _usd(microusd: int) -> str:

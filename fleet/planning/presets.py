@@ -57,7 +57,7 @@ SEED_MONTH_6 = Preset(
     options=(
         Option("Vertical", "vertical", 800_000_000, workers=8 / 3, assumed="A third more capacity for a third more money."),
         Option("Horizontal", "horizontal", 1_200_000_000, workers=4, assumed="Four more nodes at $300."),
-        Option("Hybrid", "hybrid", 600_000_000, workers=2, work=0.70, assumed="Two more nodes at $300; jobs need 30 % less work, as their cost falls by that."),
+        Option("Hybrid", "hybrid", 600_000_000, workers=2, work=0.70, assumed="Two more nodes at $300; jobs need 30% less work, as their cost falls by that."),
     ),
     assumed=(
         "Eight nodes, the chapter's maximum; it does not say how many ran.",
@@ -65,12 +65,12 @@ SEED_MONTH_6 = Preset(
         "So the bill is $2,400 a month, 10,435 workflows at $0.23, and about 7.6 minutes of a node each in 220 business hours.",
     ),
     claims=(
-        Claim("Load with the new customers", "not stated", "105 %", None, "75 % × 1.4: full on the first day, before any growth."),
+        Claim("Load with the new customers", "not stated", "105%", None, "75% × 1.4: full on the first day, before any growth."),
         Claim(
-            "Load projected", "160 %", "159.7 %", True, "75 % × 1.4 × 1.15³: it holds after three months, which the chapter does not say; six make it 242.9 %."
+            "Load projected", "160%", "159.7%", True, "75% × 1.4 × 1.15³: it holds after three months, which the chapter does not say; six make it 242.9%."
         ),
-        Claim("Peak with the new customers", "not stated", "133 %", None, "95 % × 1.4: today's peaks grow as well."),
-        Claim("Cost per workflow with −30 %", "$0.15 (target)", "$0.161", False, "$0.23 × 0.7; the target takes −34.8 %."),
+        Claim("Peak with the new customers", "not stated", "133%", None, "95% × 1.4: today's peaks grow as well."),
+        Claim("Cost per workflow with −30%", "$0.15 (target)", "$0.161", False, "$0.23 × 0.7; the target takes −34.8%."),
     ),
 )  # fmt: skip
 

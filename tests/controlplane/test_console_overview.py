@@ -100,6 +100,7 @@ def test_what_changed_is_said_in_sentences_that_lead_to_the_thing(now):
         ("channel.promote", "workflow", "paint", {"channel": "production", "version": 3}, "paint runs v3 in production"),
         ("version.create", "version", "01a1fd46-ad0b-710b-9b04-29736561729d", {"workflow": "paint", "number": 3}, "paint v3 was imported"),
         ("channel.promote", "workflow", "odd{0}", {}, "workflow odd{0}: promote"),
+        ("emergency.end.raise", "pool", "odd{0}", {}, "An emergency measure on odd{0} was ended"),
         ("made.up", "thing", "x", {}, "thing x: up"),
     ):
         audit.record(actor="ada", action=action, object_type=kind, object_id=name, after=after, now=now)

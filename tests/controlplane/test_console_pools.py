@@ -34,7 +34,7 @@ def test_fifty_pools_stay_within_the_budget_and_trouble_comes_first(now):
         factories.make_worker(pool, now=now)
     Pool.objects.filter(slug="pool-of-49").update(halted_at=now, halted_reason="A crash loop.")
     html = rows.look(work_rows.client("viewer"), "/ops/fleet/")
-    assert "<h1>pool-of-49 needs you</h1>" in html
+    assert "<h1>pool-of-49 cannot start workers</h1>" in html
     assert html.index("/ops/fleet/pools/pool-of-49/") < html.index("/ops/fleet/pools/pool-of-00/")
 
 

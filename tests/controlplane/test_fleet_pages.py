@@ -133,7 +133,7 @@ def test_an_announced_batch_is_marked_and_named(now, pool):
         kind="batch", pool=pool, customer=who, starts_at=starts, ends_at=starts + timedelta(hours=1), jobs=2400, created_by="lena", created_at=now
     )
     html = rows.look(work_rows.client("viewer"), "/ops/fleet/pools/l40s/?from=-2h&to=now&ahead=6h")
-    assert "Harbor batch of 2,400" in html
+    assert "Harbor: batch of 2,400 jobs" in html
     assert [e["kind"] for e in charts(html)[0]["events"]] == ["note"]
 
 
@@ -227,6 +227,7 @@ def test_a_decision_says_what_it_saw_what_won_what_else_there_was_and_what_happe
         "84 jobs, 14m 00s of one worker&#x27;s time; the oldest for 41 s", "4, 4 of them busy", "10 s, quite evenly; from 300 runs",
         "60 s, one in ten over 95 s",
         "One fewer", "As decided", "about ", "One more", "84 jobs for 4 workers.", "failed", "Ready in 1m 44s", "2 to 10 workers",
+        "Work left when a new worker is ready", "A start counted with",
     ):  # fmt: skip
         assert text in html, text
     assert f"+{d.applied} to {4 + d.applied}" in html

@@ -20,7 +20,7 @@ def test_more_capacity_waits_less_and_a_full_fleet_waits_long():
     case = SEED_MONTH_6.case
     vertical, horizontal, hybrid = growth.plan(case, SEED_MONTH_6.options, simulate=business_days.waits).results
     assert hybrid.waits.p95_s < horizontal.waits.p95_s < vertical.waits.p95_s
-    assert vertical.waits_later.p95_s > 3600, "160 % of load on 133 % of capacity: the afternoon waits for the night"
+    assert vertical.waits_later.p95_s > 3600, "160% of load on 133% of capacity: the afternoon waits for the night"
     alone = business_days.waits(case, case.workers * case.average, case.workers, case.workers)
     over = business_days.waits(case, case.workers * 1.05, case.workers, case.workers)
     assert alone.within > over.within
@@ -30,7 +30,7 @@ def test_more_capacity_waits_less_and_a_full_fleet_waits_long():
 def test_the_preset_by_command_in_words_and_as_json(capsys):
     call_command("plan", "--growth", "--preset", "seed-month-6", "--no-waits")
     said = capsys.readouterr().out
-    assert "105 % at once and 159.7 % after 3 months" in said and "stated 160 %, holds: 159.7 %" in said
+    assert "105% at once and 159.7% after 3 months" in said and "stated 160%, holds: 159.7%" in said
     call_command("plan", "--growth", "--preset", "seed-month-6", "--no-waits", "--json", "--set", "months=6", "--option", "Rent:horizontal:100:4")
     made = json.loads(capsys.readouterr().out)
     assert round(made["load_after"], 3) == 2.429
@@ -78,6 +78,7 @@ def test_a_pool_without_a_past_can_still_be_planned(now):
     pool = factories.make_pool(now=now, base=0, max=0)
     found = growing.of_pool(pool, now=now)
     assert (found.case.average, found.case.monthly_microusd, found.case.workers) == (0, 0, 1)
+    assert found.assumed[0].startswith("Load and bill are those of the last hour; ") and "Less than a week" in found.assumed[0]
     assert growth.plan(found.case, found.options, simulate=business_days.waits).results[0].waits.within == 1.0
 
 

@@ -17,21 +17,21 @@ MORE = Option("More", "horizontal", 100_000_000, workers=1)
 
 def test_the_seeds_month_six_is_reproduced_and_its_gaps_are_named():
     made = growth.plan(SEED_MONTH_6.case, SEED_MONTH_6.options)
-    assert (made.load_now, round(made.load_at_once, 4), round(made.load_after, 3)) == (0.75, 1.05, 1.597), "105 % at once; the stated 160 % after three months"
+    assert (made.load_now, round(made.load_at_once, 4), round(made.load_after, 3)) == (0.75, 1.05, 1.597), "105% at once; the stated 160% after three months"
     assert made.nothing_done == 0, "what there is does not carry it for a day"
     vertical, horizontal, hybrid = made.results
     assert [r.option.monthly_microusd for r in made.results] == [800_000_000, 1_200_000_000, 600_000_000]
-    assert (hybrid.job_microusd, hybrid.meets_target) == (161_000, False), "−30 % of $0.23 misses $0.15"
+    assert (hybrid.job_microusd, hybrid.meets_target) == (161_000, False), "−30% of $0.23 misses $0.15"
     assert growth.needed_gain(230_000, 150_000) == pytest.approx(0.348, abs=0.0005)
     assert made.best == "Hybrid"
     said = " ".join(made.said)
-    for words in ("105 % at once", "159.7 % after 3 months", "takes −34.8 %", "$0.161 a job, which misses the target of $0.15 by $0.011"):
+    for words in ("105% at once", "159.7% after 3 months", "takes −34.8%", "$0.161 a job, which misses the target of $0.15 by $0.011"):
         assert words in said
     assert round(hybrid.average_full, 1) == 3.8 and round(horizontal.average_full, 1) == 2.6 and round(vertical.average_full, 1) == 1.7
     stated = {claim.what: (claim.stated, claim.worked_out, claim.holds) for claim in SEED_MONTH_6.claims}
-    assert stated["Load projected"] == ("160 %", "159.7 %", True)
-    assert stated["Cost per workflow with −30 %"][1:] == ("$0.161", False)
-    assert stated["Load with the new customers"][1] == "105 %"
+    assert stated["Load projected"] == ("160%", "159.7%", True)
+    assert stated["Cost per workflow with −30%"][1:] == ("$0.161", False)
+    assert stated["Load with the new customers"][1] == "105%"
 
 
 def test_the_claims_figures_are_those_the_plan_works_out():
