@@ -19,6 +19,7 @@ from fleet.models import (
     PlannedDemand,
     PolicyRevision,
     Pool,
+    PoolDay,
     PoolOffer,
     Quote,
     SavingsDay,
@@ -179,6 +180,13 @@ class ForecastAdmin(ReadOnly):
 class WorkerHourAdmin(ReadOnly):
     list_display = ("pool", "worker", "hour", "total_ms", "busy_ms", "idle_ms", "total_microusd")
     list_select_related = ("pool", "worker")
+    show_full_result_count = False
+
+
+@admin.register(PoolDay)
+class PoolDayAdmin(ReadOnly):
+    list_display = ("pool", "day", "workers", "total_ms", "busy_ms", "idle_ms", "total_microusd")
+    list_select_related = ("pool",)
     show_full_result_count = False
 
 

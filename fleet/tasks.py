@@ -19,7 +19,7 @@ from django_q.tasks import async_task
 
 from controlplane.kernel import blobs
 from controlplane.kernel.models import OutboxEntry
-from fleet import forecasts, smoke_images
+from fleet import forecasts, smoke_images, worker_days
 from fleet.models import CapacityMinute, DemandMinute, Pool, Quote, ScalingDecision, SmokeRun, Worker
 from fleet.reconcile import drift
 
@@ -29,6 +29,7 @@ KEEP = timedelta(days=30)
 KEEP_SUCCESSES = timedelta(days=7)
 KEEP_SMOKE = timedelta(days=90)
 KEEP_CAPACITY = timedelta(days=60)
+KEEP_HOURS = timedelta(days=400)  # worker-hours one by one; the pool's days stay
 KEEP_DEMAND = timedelta(days=400)  # a year and a month: the seasons of a forecast
 SCHEDULES: dict[str, dict[str, Any]] = {
     "reconcile": {"func": "fleet.tasks.reconcile", "schedule_type": Schedule.HOURLY},
@@ -82,6 +83,7 @@ def sweep(*, now: datetime) -> dict[str, int]:
     return {
         "sessions": Session.objects.filter(expire_date__lt=now).delete()[0],
         "outbox": OutboxEntry.objects.filter(state=OutboxEntry.State.DONE, ended_at__lt=old).delete()[0],
+        "worker_hours": worker_days.fold(before=now - KEEP_HOURS),
         "workers": _idle_ends(old).delete()[0],
         "holds": ScalingDecision.objects.filter(action="hold", last_seen_at__lt=old).delete()[0],
         "capacity_minutes": CapacityMinute.objects.filter(minute__lt=now - KEEP_CAPACITY).delete()[0],

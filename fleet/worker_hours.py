@@ -2,7 +2,7 @@
 
 Hours of a recent stretch are computed afresh from workers and attempts and written over what stood there, so running it twice,
 late or in two processes gives the same rows. An hour is touched again when a job that began in it ends: only then is it known
-how much of it went into loading models.
+how much of it went into loading models. Hours beyond their keep are folded into days (`worker_days`).
 """
 
 from __future__ import annotations
@@ -12,48 +12,89 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from django.db.models import Max, Min, Q, QuerySet, Sum
+from django.db.models import Min, Q, QuerySet, Sum
 
-from fleet import buckets
+from fleet import buckets, worker_days
 from fleet.buckets import BUCKETS, Life, Outage, Split
 from fleet.models import Attempt, Pool, Worker, WorkerChange, WorkerHour
 
 HOUR = timedelta(hours=1)
 SETTLES = timedelta(minutes=3)
 """How long an hour that is over may still change for what is about to be written."""
-LONGEST_JOB = timedelta(hours=6)
-"""How far before an hour an attempt that reaches into it may have begun."""
-MAX_CATCH_UP = timedelta(hours=48)
-_FIELDS = [f"{bucket}_{unit}" for unit in ("ms", "microusd") for bucket in ("total", *BUCKETS)]
+STEP = timedelta(hours=24)
+MOST_ROWS = 20_000
+"""Of a run; what is left of a long gap is the next one's."""
 
 
 def recompute(*, now: datetime, since: datetime | None = None) -> int:
-    """Write the rows of every hour from `since` on (by default: what may have changed since it last ran); returns rows written."""
-    start = floor(since or _begin(now))
-    end = floor(now) + HOUR
-    workers = list(_existed(Worker.objects.all(), start=start, end=end).select_related("pool"))
-    lived = lives(workers, start=start)
+    """Write the rows of every hour from `since` on (by default: what may have changed since it last ran); returns rows written.
+
+    A long gap is caught up a day at a time, as many as make `MOST_ROWS`; the next run goes on from the last hour written.
+    """
+    folded = worker_days.folded_until()
+    start, present = floor(since or _begin(now)), floor(now) + HOUR
+    start = start if folded is None else max(start, folded)
+    written = 0 if since is not None else _ended_late(start, folded, now=now)
+    while start < present:
+        end = present if since is not None else min(present, start + STEP)
+        rows = _write(Worker.objects.all(), start=start, end=end, now=now)
+        written += rows
+        if written >= MOST_ROWS and since is None:
+            break
+        start = end if rows or end >= present else _next_life(end) or present
+    return written
+
+
+def _write(workers: QuerySet[Worker], *, start: datetime, end: datetime, now: datetime) -> int:
+    """The rows of these workers in [start, end), whole hours."""
+    there = list(_existed(workers, start=start, end=end).select_related("pool"))
+    lived = lives(there, start=start, end=end)
     rows: list[WorkerHour] = []
     at = start
     while at < end:
-        rows += [row for worker in workers if (row := _row(worker, lived[worker.id], at, now)) is not None]
+        rows += [row for worker in there if (row := _row(worker, lived[worker.id], at, now)) is not None]
         at += HOUR
-    WorkerHour.objects.bulk_create(rows, batch_size=500, update_conflicts=True, unique_fields=["worker", "hour"], update_fields=["pool", *_FIELDS])
+    WorkerHour.objects.bulk_create(rows, batch_size=500, update_conflicts=True, unique_fields=["worker", "hour"], update_fields=["pool", *worker_days.FIELDS])
     # Hours were written while it was still hoped for.
     WorkerHour.objects.filter(worker__stop_reason__in=buckets.NEVER_RAN, worker__stopped_at__gt=start).delete()
     return len(rows)
 
 
+def _ended_late(start: datetime, folded: datetime | None, *, now: datetime) -> int:
+    """Write the earlier hours again of workers with a job that began before `start` and ended lately: only now is its loading known."""
+    lately = Attempt.objects.filter(ended_at__gte=min(start, now - SETTLES), claimed_at__lt=start)
+    written = 0
+    for worker_id, claimed in lately.order_by().values_list("worker_id").annotate(at=Min("claimed_at")):
+        since = floor(claimed) if folded is None else max(floor(claimed), folded)
+        if since < start:
+            written += _write(Worker.objects.filter(id=worker_id), start=since, end=start, now=now)
+    return written
+
+
 def totals(pool: Pool | None, *, start: datetime, end: datetime, now: datetime) -> Split:
-    """Milliseconds and micro-dollars by bucket of [start, end): whole hours from the rows, what is left of it live."""
+    """Milliseconds and micro-dollars by bucket of [start, end): whole folded days and hours from the rows, what is left of it live."""
     end = min(end, now)
+    folded = worker_days.folded_until()
+    if folded is None or start >= folded:
+        return _by_hours(pool, start=start, end=end, now=now)
+    until = min(end, folded)
+    first = worker_days.midnight(start) if start == worker_days.midnight(start) else worker_days.midnight(start) + worker_days.DAY
+    last = worker_days.midnight(until)
+    rest = _by_hours(pool, start=max(until, start), end=end, now=now)
+    if first >= last:
+        return live(pool, start=start, end=until, now=now) + rest
+    edges = live(pool, start=start, end=first, now=now) + live(pool, start=last, end=until, now=now)
+    return edges + worker_days.total(pool, first=first, last=last) + rest
+
+
+def _by_hours(pool: Pool | None, *, start: datetime, end: datetime, now: datetime) -> Split:
     settled = floor(now - SETTLES)
     first, last = floor(start) if start == floor(start) else floor(start) + HOUR, min(floor(end), settled)
     if first >= last:
         return live(pool, start=start, end=end, now=now)
     found = live(pool, start=start, end=first, now=now) + live(pool, start=last, end=end, now=now)
     rows = WorkerHour.objects.filter(hour__gte=first, hour__lt=last)
-    sums = (rows if pool is None else rows.filter(pool=pool)).aggregate(**{name: Sum(name) for name in _FIELDS})
+    sums = (rows if pool is None else rows.filter(pool=pool)).aggregate(**{name: Sum(name) for name in worker_days.FIELDS})
     return found + Split({b: sums[f"{b}_ms"] or 0 for b in BUCKETS}, {b: sums[f"{b}_microusd"] or 0 for b in BUCKETS})
 
 
@@ -67,19 +108,20 @@ def live(pool: Pool | None, *, start: datetime, end: datetime, now: datetime) ->
     return sum((buckets.split(lived[worker.id], start=start, end=end, now=now) for worker in found), Split())
 
 
-def lives(workers: Sequence[Worker], *, start: datetime) -> dict[UUID, Life]:
-    """What is known of these workers' times, as far as it reaches past `start`. `pool` must be at hand."""
+def lives(workers: Sequence[Worker], *, start: datetime, end: datetime | None = None) -> dict[UUID, Life]:
+    """What is known of these workers' times, as far as it reaches past `start` (and begins before `end`). `pool` must be at hand."""
     ids = {worker.id for worker in workers}
     attempts: dict[UUID, list[buckets.Attempt]] = {id_: [] for id_ in ids}
-    found = Attempt.objects.filter(Q(ended_at__isnull=True) | Q(ended_at__gte=start), id__gte=_first_attempt(start - LONGEST_JOB))
     pools = {worker.pool_id for worker in workers}
-    if len(ids) <= 20:
-        found = found.filter(worker_id__in=ids)
-    elif len(pools) == 1:
-        found = found.filter(worker__pool__in=pools)
-    for worker_id, claimed, ended, timings in found.order_by().values_list("worker_id", "claimed_at", "ended_at", "timings").iterator(chunk_size=5000):
-        if worker_id in attempts:
-            attempts[worker_id].append(buckets.Attempt(claimed, ended, _load_s(timings)))
+    mine = Q(worker_id__in=ids) if len(ids) <= 20 else Q(worker__pool__in=pools) if len(pools) == 1 else Q()
+    # However long ago they began: those that ended are found by their end, those that run are few.
+    for reach in (Q(ended_at__gte=start), Q(state=Attempt.State.RUNNING)):
+        found = Attempt.objects.filter(mine, reach).order_by()
+        if end is not None:
+            found = found.filter(claimed_at__lt=end)
+        for worker_id, claimed, ended, timings in found.values_list("worker_id", "claimed_at", "ended_at", "timings").iterator(chunk_size=5000):
+            if worker_id in attempts:
+                attempts[worker_id].append(buckets.Attempt(claimed, ended, _load_s(timings)))
     changes: dict[UUID, list[WorkerChange]] = {}
     for change in WorkerChange.objects.filter(worker__in=ids).order_by("at", "id") if ids else ():
         changes.setdefault(change.worker_id, []).append(change)
@@ -155,14 +197,18 @@ def _existed(workers: QuerySet[Worker], *, start: datetime, end: datetime) -> Qu
 
 
 def _begin(now: datetime) -> datetime:
-    """Where an ordinary run starts: the hour that has not settled, the beginning of what ended lately, or the last hour written."""
-    last = WorkerHour.objects.aggregate(at=Max("hour"))["at"]
-    if last is None:
-        first = Worker.objects.aggregate(at=Min("ordered_at"))["at"]
-        return max(first, now - MAX_CATCH_UP) if first else now
-    lately = Attempt.objects.filter(ended_at__gte=now - SETTLES, id__gte=_first_attempt(now - LONGEST_JOB))
-    claimed = lately.aggregate(at=Min("claimed_at"))["at"]
-    return max(min(last, now - SETTLES, claimed or now), now - MAX_CATCH_UP)
+    """Where an ordinary run starts: the last hour written, or the one that has not settled; where nothing is, the first worker's."""
+    last = WorkerHour.objects.order_by("-hour").values_list("hour", flat=True).first()
+    if last is not None:
+        return min(last, now - SETTLES)
+    first = Worker.objects.exclude(stop_reason__in=buckets.NEVER_RAN).aggregate(at=Min("ordered_at"))["at"]
+    return first or now
+
+
+def _next_life(after: datetime) -> datetime | None:
+    """The hour in which the next worker was ordered, where none lived at `after`."""
+    at = Worker.objects.filter(ordered_at__gte=after).exclude(stop_reason__in=buckets.NEVER_RAN).aggregate(at=Min("ordered_at"))["at"]
+    return None if at is None else floor(at)
 
 
 def _load_s(timings: Any) -> float:
@@ -170,33 +216,3 @@ def _load_s(timings: Any) -> float:
         return 0.0
     found = [timings.get(name) for name in ("models_s", "load_s")]
     return min(1e8, sum(max(0.0, float(value)) for value in found if isinstance(value, int | float) and value == value))
-
-
-_marks: dict[datetime, int] = {}
-
-
-def _first_attempt(at: datetime) -> int:
-    """An id below those of attempts claimed after `at`: ids grow with time, so a few reads by key find it, and an hour's is kept."""
-    mark = floor(at)
-    if mark in _marks:
-        return _marks[mark]
-    bounds = Attempt.objects.aggregate(low=Min("id"), high=Max("id"))
-    low, high = bounds["low"] or 0, (bounds["high"] or 0) + 1
-    while high - low > 1000:
-        row = Attempt.objects.filter(id__gte=(low + high) // 2).order_by("id").values_list("id", "claimed_at").first()
-        if row is None or row[1] >= mark:
-            high = (low + high) // 2
-        else:
-            low = row[0]
-    if len(_marks) > 500:
-        _marks.clear()
-    # Claims of several processes may be written down a little out of order.
-    found = max(0, low - 1000)
-    if low > 0 and found > 0:
-        _marks[mark] = found
-    return found
-
-
-def forget() -> None:
-    """Drop what is remembered of ids (tests)."""
-    _marks.clear()

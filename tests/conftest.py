@@ -16,10 +16,9 @@ def now() -> datetime:
 @pytest.fixture(autouse=True)
 def _nothing_remembered() -> None:
     """What a process keeps of measured times belongs to one test: databases of tests use the same ids again."""
-    from fleet import job_times, measures, overflow, watching, worker_hours
+    from fleet import job_times, measures, overflow, watching
 
     job_times.forget()
     measures.forget()
     overflow.forget()
     watching.forget()
-    worker_hours.forget()

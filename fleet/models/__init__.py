@@ -10,7 +10,7 @@ from fleet.models.job import Attempt, Choice, FairShare, Job, Output
 from fleet.models.quote import Quote
 from fleet.models.rollup import MinuteRollup
 from fleet.models.smoke import SmokeRun
-from fleet.models.spending import SavingsDay, WorkerHour
+from fleet.models.spending import PoolDay, SavingsDay, WorkerHour
 
 __all__ = [
     "Attempt",
@@ -27,6 +27,7 @@ __all__ = [
     "PlannedDemand",
     "PolicyRevision",
     "Pool",
+    "PoolDay",
     "PoolOffer",
     "Quote",
     "SavingsDay",

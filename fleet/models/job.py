@@ -163,6 +163,7 @@ class Attempt(models.Model):
                 condition=Q(state="running", ended_at__isnull=True) | ~Q(state="running") & Q(ended_at__isnull=False), name="attempt_ended_iff_over"
             ),
         ]
+        indexes = [models.Index(fields=["ended_at"], condition=Q(ended_at__isnull=False), name="attempt_by_end")]
 
     def __str__(self) -> str:
         return f"{self.job_id}#{self.number}"

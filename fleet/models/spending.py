@@ -8,14 +8,16 @@ from django.db.models import F, Q
 from fleet.models.capacity import Pool, Worker
 
 
-class WorkerHour(models.Model):
-    """One worker in one hour: every millisecond in exactly one bucket, and their money adds up to what the provider bills. Recomputed."""
+def _adds_up(unit: str) -> Q:
+    parts = F(f"starting_{unit}") + F(f"loading_{unit}") + F(f"busy_{unit}") + F(f"idle_{unit}") + F(f"draining_{unit}") + F(f"faulted_{unit}")
+    return Q(**{f"total_{unit}": parts})
+
+
+class Buckets(models.Model):
+    """Time and money by bucket."""
 
     BUCKETS = ("starting", "loading", "busy", "idle", "draining", "faulted")
 
-    pool = models.ForeignKey(Pool, on_delete=models.CASCADE, related_name="+", db_index=False)
-    worker = models.ForeignKey(Worker, on_delete=models.CASCADE, related_name="hours", db_index=False)
-    hour = models.DateTimeField()
     total_ms = models.BigIntegerField()
     starting_ms = models.BigIntegerField(default=0)
     loading_ms = models.BigIntegerField(default=0, help_text="Models on their way into memory: warm-up, and the loading part of jobs")
@@ -32,26 +34,44 @@ class WorkerHour(models.Model):
     faulted_microusd = models.BigIntegerField(default=0)
 
     class Meta:
+        abstract = True
+
+
+class WorkerHour(Buckets):
+    """One worker in one hour: every millisecond in exactly one bucket, and their money adds up to what the provider bills. Recomputed."""
+
+    pool = models.ForeignKey(Pool, on_delete=models.CASCADE, related_name="+", db_index=False)
+    worker = models.ForeignKey(Worker, on_delete=models.CASCADE, related_name="hours", db_index=False)
+    hour = models.DateTimeField()
+
+    class Meta:
         constraints = [
             models.UniqueConstraint(fields=["worker", "hour"], name="worker_hour_once"),
-            models.CheckConstraint(
-                condition=Q(total_ms=F("starting_ms") + F("loading_ms") + F("busy_ms") + F("idle_ms") + F("draining_ms") + F("faulted_ms")),
-                name="worker_hour_ms_conserved",
-            ),
-            models.CheckConstraint(
-                condition=Q(
-                    total_microusd=F("starting_microusd")
-                    + F("loading_microusd")
-                    + F("busy_microusd")
-                    + F("idle_microusd")
-                    + F("draining_microusd")
-                    + F("faulted_microusd")
-                ),
-                name="worker_hour_money_conserved",
-            ),
+            models.CheckConstraint(condition=_adds_up("ms"), name="worker_hour_ms_conserved"),
+            models.CheckConstraint(condition=_adds_up("microusd"), name="worker_hour_money_conserved"),
             models.CheckConstraint(condition=Q(total_ms__gte=0) & Q(total_ms__lte=3_600_000), name="worker_hour_is_an_hour"),
         ]
-        indexes = [models.Index(fields=["pool", "hour"], name="worker_hour_by_pool")]
+        indexes = [
+            models.Index(fields=["pool", "hour"], name="worker_hour_by_pool"),
+            models.Index(fields=["hour"], name="worker_hour_by_hour"),  # the last one written, and the oldest to fold
+        ]
+
+
+class PoolDay(Buckets):
+    """What a pool's workers took and cost on a day whose hours are folded away: the sum of their rows. Never recomputed."""
+
+    pool = models.ForeignKey(Pool, on_delete=models.CASCADE, related_name="+", db_index=False)
+    day = models.DateField(help_text="UTC")
+    workers = models.PositiveIntegerField(help_text="Workers that had an hour of it")
+
+    class Meta:
+        ordering = ["-day"]
+        constraints = [
+            models.UniqueConstraint(fields=["pool", "day"], name="pool_day_once"),
+            models.CheckConstraint(condition=_adds_up("ms"), name="pool_day_ms_conserved"),
+            models.CheckConstraint(condition=_adds_up("microusd"), name="pool_day_money_conserved"),
+        ]
+        indexes = [models.Index(fields=["day"], name="pool_day_by_day")]
 
 
 class SavingsDay(models.Model):

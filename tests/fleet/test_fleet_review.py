@@ -20,11 +20,6 @@ pytestmark = pytest.mark.django_db
 ORDERED: dict[str, Any] = {"state": "ordered", "registered_at": None, "ready_at": None, "idle_since": None, "seen_at": None}
 
 
-@pytest.fixture(autouse=True)
-def _fresh() -> None:
-    worker_hours.forget()
-
-
 def fence() -> None:
     """Nobody else leads."""
 

@@ -19,11 +19,6 @@ pytestmark = pytest.mark.django_db
 HOUR = timedelta(hours=1)
 
 
-@pytest.fixture(autouse=True)
-def _fresh() -> None:
-    worker_hours.forget()
-
-
 def world(now: datetime, *, seed: int = 1, workers: int = 12) -> list[Pool]:
     """Two pools whose workers came, worked, were taken out and went at odd times over five hours."""
     dice = random.Random(seed)
