@@ -6,17 +6,20 @@ The measures: WAPE, sum of absolute errors over sum of demand. MASE (Hyndman and
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from fleet.forecasting.candidates import forecast_all
+from fleet.forecasting.candidates import CORE, DEAR, forecast_all, together
 from fleet.forecasting.series import WEEK_DAYS, Floats, History, Series, filled
 
 MOST_FOLDS = 12
 FIRST_DAYS = 2.0
 """Of history before the first origin."""
+TRIES = 4
+HOPELESS = 1.15
+"""Times the core's error over TRIES folds or more: a dear candidate is dropped (successive halving, Jamieson and Talwalkar, 2016, for one)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,16 +44,33 @@ def run(series: Series, *, steps: int, every: int | None = None, most: int = MOS
     whole = min(steps, day)
     least = max(int(FIRST_DAYS * day), first or 0)
     origins = list(range(known - whole, least - 1, -every))[:most]
-    return [fold(series, origin, steps=steps) for origin in reversed(origins)]
+    folds: list[Fold] = []
+    for origin in reversed(origins):
+        folds.append(fold(series, origin, steps=steps, without=behind([f for f in folds if f.origin + whole <= origin], steps=whole)))
+    return folds
 
 
-def fold(series: Series, origin: int, *, steps: int) -> Fold:
-    """What each candidate said of the next `steps` with the first `origin` steps of the series known."""
+def behind(folds: Sequence[Fold], *, steps: int) -> set[str]:
+    """The dear candidates that were clearly worse than the core over the first folds they answered in, or were left out since: not worth asking again."""
+    gone: set[str] = set()
+    for name in DEAR:
+        tried = [(f, core) for f in folds if name in f.made and (core := together(f.made, CORE)) is not None]
+        if len(tried) < TRIES:
+            continue
+        theirs = measure([(f.made[name][:steps], f.came[:steps], f.scale) for f, _ in tried])
+        ours = measure([(core[:steps], f.came[:steps], f.scale) for f, core in tried])
+        if theirs.mae > HOPELESS * ours.mae:
+            gone.add(name)
+    return gone
+
+
+def fold(series: Series, origin: int, *, steps: int, without: Collection[str] = ()) -> Fold:
+    """What each candidate but those `without` said of the next `steps` with the first `origin` steps of the series known."""
     past = history(series, origin)
     came = np.full(steps, np.nan)
     future = series.values[origin : origin + steps]
     came[: len(future)] = future
-    return Fold(origin, day_scale(past.values, past.per_day), forecast_all(past, steps), came)
+    return Fold(origin, day_scale(past.values, past.per_day), forecast_all(past, steps, without=without), came)
 
 
 def history(series: Series, until: int) -> History:

@@ -7,7 +7,7 @@ Sources: seasonal naive and ETS after Hyndman and Athanasopoulos, Forecasting: P
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
@@ -68,39 +68,102 @@ class LastWeek(SameAs):
     lag_days = 7
 
 
-class WeekdaySlots:
-    """The mean of the same slot of past weeks' same weekday, helped out by the same slot of the other recent days."""
+class WeekLevel:
+    """As last week, moved half the way to the level that the last day had against the same day a week before."""
 
-    name = "same weekday's mean"
-    least_days = 2.0
+    name = "last week at today's level"
+    least_days = 7.0
+    share = 0.5
+    bounds = (0.25, 4.0)
+    hold = 0.05
+    """Of the week's mean: keeps a quiet day from moving anything."""
+
+    def fit(self, history: History) -> WeekLevel:
+        root = np.sqrt(history.values)
+        week, day = history.week, history.per_day
+        self.last = root[-week:]
+        self.factor = 1.0
+        known = min(day, len(root) - week)
+        if 2 * known >= day:
+            hold = self.hold * float(self.last.mean()) * known + 1e-12
+            now, before = float(root[-known:].sum()), float(root[-known - week : -week].sum())
+            self.factor = min(self.bounds[1], max(self.bounds[0], (now + hold) / (before + hold))) ** self.share
+        return self
+
+    def predict(self, steps: int) -> Floats:
+        return np.square(np.resize(self.last, steps) * self.factor)
+
+
+class Slots:
+    """What the same slot of past days held: the same weekday weighs most, then the recent days."""
+
+    name: ClassVar[str]
+    least_days: ClassVar[float] = 2.0
     decay = 0.8
     weekday = 6.0
+    weeks = 4
 
-    def fit(self, history: History) -> WeekdaySlots:
+    def fit(self, history: History) -> Slots:
         self.history = history
         return self
 
     def predict(self, steps: int) -> Floats:
-        h = self.history
-        root = np.sqrt(h.values)
-        most = WEEK_DAYS * 4 * h.per_day
-        out = np.empty(steps)
-        for i in range(steps):
-            at = len(root) + i
-            back = np.arange(at - h.per_day * (1 + i // h.per_day), max(-1, at - most - 1), -h.per_day)
-            ago = (at - back) / h.per_day
-            weight = np.where(ago % WEEK_DAYS == 0, self.weekday * self.decay ** (ago / WEEK_DAYS - 1), self.decay**ago)
-            out[i] = np.dot(weight, root[back]) / weight.sum()
-        return np.square(out)
+        day = self.history.per_day
+        root = np.sqrt(self.history.values)
+        return np.square(np.concatenate([self._day(root, ahead, min(day, steps - ahead * day)) for ahead in range(-(-steps // day))]))
+
+    def _day(self, root: Floats, ahead: int, slots: int) -> Floats:
+        """The first slots of the day that is so many days ahead."""
+        day = self.history.per_day
+        ago = np.arange(1 + ahead, WEEK_DAYS * self.weeks + 1)
+        back = len(root) + ahead * day + np.arange(slots)[None, :] - ago[:, None] * day
+        weight = np.where(ago % WEEK_DAYS == 0, self.weekday * self.decay ** (ago / WEEK_DAYS - 1), self.decay**ago)
+        return self._middle(root, back, np.where(back >= 0, weight[:, None], 0.0))
+
+    def _middle(self, root: Floats, back: Any, weight: Floats) -> Floats:
+        raise NotImplementedError
+
+
+class WeekdaySlots(Slots):
+    name = "same weekday's mean"
+
+    def _middle(self, root: Floats, back: Any, weight: Floats) -> Floats:
+        made: Floats = (weight * root[np.maximum(back, 0)]).sum(axis=0) / weight.sum(axis=0)
+        return made
+
+
+class WeekdayMedian(Slots):
+    """Their weighted median, with the slots beside it at half their weight: it is what the mean absolute error asks for, and no burst moves it."""
+
+    name = "same weekday's median"
+    beside = 0.5
+
+    def _middle(self, root: Floats, back: Any, weight: Floats) -> Floats:
+        near = [(0, 1.0), (-1, self.beside), (1, self.beside)]
+        values = np.concatenate([root[np.clip(back + by, 0, len(root) - 1)] for by, _ in near])
+        return _median(values, np.concatenate([weight * share for _, share in near]))
+
+
+def _median(values: Floats, weights: Floats) -> Floats:
+    """The weighted median of each column, between neighbours where the half falls between them."""
+    order = np.argsort(values, axis=0, kind="stable")
+    values, weights = np.take_along_axis(values, order, axis=0), np.take_along_axis(weights, order, axis=0)
+    total = weights.sum(axis=0)
+    reached = np.cumsum(weights, axis=0) - weights / 2
+    return np.array([np.interp(total[i] / 2, reached[:, i], values[:, i]) for i in range(values.shape[1])])
 
 
 class Analogues:
-    """What followed the past days that were most like the last `days`; the one of a week ago counts as nearer than it looks."""
+    """What followed the past days that were most like the last `days`; the one of a week ago counts as nearer than it looks.
+
+    Days are compared by the mean of three hours, as single hours say little. One more than `reach` times as far as the nearest is none of them.
+    """
 
     name = "days like these"
     least_days = 3.0
+    reach = 2.0
 
-    def __init__(self, days: int = 1, nearest: int = 2, week_bonus: float = 0.5) -> None:
+    def __init__(self, days: int = 1, nearest: int = 6, week_bonus: float = 0.5) -> None:
         self.days, self.nearest, self.week_bonus = days, nearest, week_bonus
 
     def fit(self, history: History) -> Analogues:
@@ -122,14 +185,21 @@ class Analogues:
         ends = np.arange(n - per_day, window - 1, -per_day)
         if not len(ends):
             return root[-per_day:]
-        last = root[-window:]
-        far = np.array([np.abs(root[e - window : e] - last).mean() for e in ends])
-        far = far - np.where((n - ends) % (WEEK_DAYS * per_day) == 0, self.week_bonus * float(np.median(far)), 0.0)
-        found = ends[np.argsort(far, kind="stable")[: self.nearest]]
+        last = _blurred(root[-window:], per_day)
+        seen = np.array([np.abs(_blurred(root[e - window : e], per_day) - last).mean() for e in ends])
+        far = seen - np.where((n - ends) % (WEEK_DAYS * per_day) == 0, self.week_bonus * float(np.median(seen)), 0.0)
+        near = np.argsort(far, kind="stable")[: self.nearest]
+        found = ends[near[far[near] <= max(far[near[0]], self.reach * seen.min())]]
         weight = 1.0 / np.arange(1, len(found) + 1)
         follow = np.stack([root[e : e + per_day] for e in found])
         made: Floats = weight @ follow / weight.sum()
         return made
+
+
+def _blurred(row: Floats, per_day: int) -> Floats:
+    """Each step as the mean of it and what is up to an hour away."""
+    by = per_day // 24
+    return np.convolve(np.pad(row, by, mode="edge"), np.full(2 * by + 1, 1 / (2 * by + 1)), "valid") if by else row
 
 
 class TwoDayAnalogues(Analogues):
@@ -141,17 +211,19 @@ class TwoDayAnalogues(Analogues):
 
 
 ENSEMBLE = "ensemble"
-CANDIDATES: tuple[type[Any], ...] = (RecentMean, Yesterday, LastWeek, WeekdaySlots, Analogues, TwoDayAnalogues, HoltWinters, Decomposed, Boosting)
-CORE = {Analogues.name: 2.0, WeekdaySlots.name: 1.0, LastWeek.name: 1.0}
+CANDIDATES: tuple[type[Any], ...] = (
+    RecentMean, Yesterday, LastWeek, WeekLevel, WeekdaySlots, WeekdayMedian, Analogues, TwoDayAnalogues, HoltWinters, Decomposed, Boosting
+)  # fmt: skip
+CORE = {Analogues.name: 2.0, WeekdayMedian.name: 1.0, WeekLevel.name: 1.0}
 """The ensemble's members and their weights: three that see the week differently. Others join when they have proved as good."""
 FITTED = (HoltWinters, Decomposed, Boosting)
+DEAR = (Boosting.name,)
+"""Take a hundred times as long as the others: no longer asked once they are clearly behind."""
 FEWEST_A_DAY = 4
-FINEST_SEASON = 48
-"""Steps a day up to which Holt-Winters is tried."""
 
 
-def forecast_all(history: History, steps: int) -> dict[str, Floats]:
-    """Every candidate's forecast that the history is long enough for, by name. Empty without history."""
+def forecast_all(history: History, steps: int, *, without: Collection[str] = ()) -> dict[str, Floats]:
+    """Every candidate's forecast that the history is long enough for, by name, but for those `without`. Empty without history."""
     made: dict[str, Floats] = {}
     if not len(history):
         return made
@@ -160,7 +232,7 @@ def forecast_all(history: History, steps: int) -> dict[str, Floats]:
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")
         for kind in CANDIDATES:
-            if not _answers(kind, history) or (plain and kind in FITTED):
+            if kind.name in without or not _answers(kind, history) or (plain and kind in FITTED):
                 continue
             try:
                 values = np.asarray(kind().fit(history).predict(steps), dtype=np.float64)
@@ -174,7 +246,7 @@ def forecast_all(history: History, steps: int) -> dict[str, Floats]:
 def _answers(kind: type[Any], history: History) -> bool:
     if len(history) < kind.least_days * history.per_day:
         return False
-    return kind not in FITTED or (history.per_day >= FEWEST_A_DAY and (kind is not HoltWinters or history.per_day <= FINEST_SEASON))
+    return kind not in FITTED or history.per_day >= FEWEST_A_DAY
 
 
 CEILING = 3.0

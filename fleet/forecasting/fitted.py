@@ -1,30 +1,64 @@
-"""Candidates that fit something: exponential smoothing, seasonal decomposition, gradient boosting. Their libraries load when first used."""
+"""Candidates that fit something: exponential smoothing, seasonal decomposition, gradient boosting. scikit-learn loads when first used."""
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
+from functools import cache, lru_cache
 from typing import Any
 
 import numpy as np
 
+from fleet.forecasting import seasons
 from fleet.forecasting.series import WEEK_DAYS, Floats, History
 
 
 class HoltWinters:
-    """ETS with an additive daily season on roots, no trend. For up to 48 steps a day; finer ones take too long to fit."""
+    """ETS with an additive daily season on roots, no trend. Its two rates are those that were least wrong a day ahead, of a small grid.
+
+    Within a day the seasons stand still, so that the level is a weighted sum: all rates are run at once, a day at a time.
+    """
 
     name = "Holt-Winters"
     least_days = 3.0
+    levels = (0.01, 0.03, 0.08, 0.2, 0.4)
+    seasons = (0.03, 0.08, 0.15, 0.3, 0.5)
+    forgets = 0.97
+    """A day: what older errors weigh in the choice of rates."""
 
     def fit(self, history: History) -> HoltWinters:
-        from statsmodels.tsa.holtwinters import ExponentialSmoothing
-
-        root = np.sqrt(history.values[-WEEK_DAYS * 4 * history.per_day :])
-        model = ExponentialSmoothing(root, seasonal="add", seasonal_periods=history.per_day, initialization_method="heuristic")
-        self.fitted: Any = model.fit(optimized=True, minimize_kwargs={"options": {"maxiter": 20}})
+        day = history.per_day
+        root = np.sqrt(history.values[-WEEK_DAYS * 4 * day :])
+        rows = root[len(root) % day :].reshape(-1, day)
+        rates = np.array([(level, season) for level in self.levels for season in self.seasons])
+        first = rows[:2].mean(axis=0)
+        level = np.full(len(rates), first.mean())
+        season = np.tile(first - first.mean(), (len(rates), 1))
+        wrong = np.zeros(len(rates))
+        keep, sums = _smoothing(self.levels, day)
+        keep, sums = (np.repeat(part, len(self.seasons), axis=0) for part in (keep, sums))
+        for i, row in enumerate(rows):
+            if i >= 2:  # the first two days began it
+                wrong = wrong * self.forgets + np.abs(row - level[:, None] - season).mean(axis=1)
+            rest = row - season
+            levels = keep * level[:, None] + (sums @ rest[:, :, None])[:, :, 0]
+            before = np.concatenate((level[:, None], levels[:, :-1]), axis=1)
+            season = season + rates[:, 1:] * (rest - before)
+            level = levels[:, -1]
+        best = int(np.argmin(wrong))
+        self.level, self.season = float(level[best]), season[best]
         return self
 
     def predict(self, steps: int) -> Floats:
-        return np.square(np.maximum(np.asarray(self.fitted.forecast(steps), dtype=np.float64), 0.0))
+        return np.square(np.maximum(self.level + np.resize(self.season, steps), 0.0))
+
+
+@lru_cache(maxsize=8)
+def _smoothing(rates: tuple[float, ...], steps: int) -> tuple[Floats, Floats]:
+    """For each rate: what the level before a day weighs in the level after each of its steps, and what the steps do."""
+    rate = np.array(rates)[:, None, None]
+    lag = np.arange(steps)[:, None] - np.arange(steps)[None, :]
+    sums = np.where(lag >= 0, rate * (1 - rate) ** np.maximum(lag, 0), 0.0)
+    return (1 - rate[:, 0]) ** (np.arange(steps) + 1.0), sums
 
 
 class Decomposed:
@@ -34,16 +68,13 @@ class Decomposed:
     least_days = 3.0
 
     def fit(self, history: History) -> Decomposed:
-        from statsmodels.tsa.seasonal import MSTL, STL
-
         root = np.sqrt(history.values[-WEEK_DAYS * 4 * history.per_day :])
         self.day, self.week = history.per_day, history.week
         if len(root) >= 2 * self.week + self.day:
-            parts = np.asarray(MSTL(root, periods=(self.day, self.week), iterate=1).fit().seasonal)
-            self.seasons = [parts[-self.day :, 0], parts[-self.week :, 1]]
-            rest = root - parts.sum(axis=1)
+            found, rest = seasons.several(root, (self.day, self.week))
+            self.seasons = [found[0][-self.day :], found[1][-self.week :]]
         else:
-            season = np.asarray(STL(root, period=self.day, seasonal=7).fit().seasonal)
+            season = seasons.stl(root, self.day)
             self.seasons = [season[-self.day :]]
             rest = root - season
         weight = 0.5 ** (np.arange(len(rest))[::-1] / max(1.0, self.day / 2))
@@ -68,7 +99,6 @@ class Boosting:
 
     def fit(self, history: History) -> Boosting:
         from sklearn.ensemble import HistGradientBoostingRegressor
-        from threadpoolctl import threadpool_limits
 
         self.history = history
         root = np.sqrt(history.values)
@@ -78,7 +108,7 @@ class Boosting:
         if not self.keep:
             self.model: Any = None
             return self
-        with threadpool_limits(1):
+        with _one_thread():
             model = HistGradientBoostingRegressor(
                 loss="absolute_error", max_iter=45, learning_rate=0.15, max_leaf_nodes=8, min_samples_leaf=12, max_bins=63, early_stopping=False, random_state=0
             )
@@ -92,7 +122,9 @@ class Boosting:
         made = 0
         while made < steps:
             rows = np.arange(len(root), len(root) + min(self.history.per_day, steps - made))
-            root = np.concatenate((root, np.maximum(self.model.predict(self._features(root, rows)[:, self.keep]), 0.0)))
+            with _one_thread():
+                said = self.model.predict(self._features(root, rows)[:, self.keep])
+            root = np.concatenate((root, np.maximum(said, 0.0)))
             made += len(rows)
         return np.square(root[len(root) - steps :])
 
@@ -109,6 +141,18 @@ class Boosting:
             begin = np.maximum(end - length, 0)
             columns.append(np.where(end > begin, (sums[end] - sums[begin]) / np.maximum(end - begin, 1), np.nan))
         return np.stack(columns, axis=1).astype(np.float64)
+
+
+def _one_thread() -> AbstractContextManager[Any]:
+    """For so few rows threads only wait for each other, on a busy machine for milliseconds a tree."""
+    return _libraries().limit(limits=1)  # type: ignore[no-any-return]
+
+
+@cache
+def _libraries() -> Any:
+    from threadpoolctl import ThreadpoolController
+
+    return ThreadpoolController()
 
 
 def _at(root: Floats, index: Any) -> Floats:

@@ -77,9 +77,10 @@ def make(series: Series, *, horizon: int, target_share: float = 0.99, folds: int
     late = len(series.values) % times if len(series.values) else 0
     steps = -(-(horizon + late) // times) if times > 1 else horizon
     since, changed = settled(rough)
-    made = forecast_all(backtest.history(since, len(since.values)), steps) or {RecentMean.name: np.zeros(steps)}
-    tried = backtest.run(since, steps=steps, most=folds)
     first = min(steps, since.per_day)
+    tried = backtest.run(since, steps=steps, most=folds)
+    past = backtest.history(since, len(since.values))
+    made = forecast_all(past, steps, without=backtest.behind(tried, steps=first)) or {RecentMean.name: np.zeros(steps)}
     found, walked = walk(since, tried, made, target_share=target_share)
     full = _full(tried, since.per_day)
     errors = {kind.name: backtest.errors(full, kind.name, steps=first) for kind in CANDIDATES if any(kind.name in f.made for f in full)}
@@ -168,16 +169,19 @@ def walk(series: Series, folds: Sequence[Fold], made: dict[str, Floats], *, targ
 
 
 def _width(ends: Sequence[tuple[int, float]], now: int) -> float:
-    """By what the ranges are widened at step `now`, from (end, coverage) of the folds that had ended by then."""
+    """By what the ranges are widened at step `now`, from (end, coverage) of the folds that had ended by then. Old lessons fade."""
     log = 0.0
     for end, held in ends:
         if end <= now and np.isfinite(held):
-            log = min(MOST_LOG_WIDTH, max(-MOST_LOG_WIDTH / 2, log + LEARNS * (HIGH - LOW - held)))
+            log = min(LOG_WIDTH[1], max(LOG_WIDTH[0], FADES * log + LEARNS * (HIGH - LOW - held)))
     return float(np.exp(log))
 
 
-LEARNS = 0.8
-MOST_LOG_WIDTH = 0.7
+LEARNS = 1.2
+FADES = 0.8
+LOG_WIDTH = (-0.5, 0.7)
+FEW = 1.2
+"""The hours of one day are off together: residuals of n days are widened by √(1 + FEW / n), as Student's t widens the normal range."""
 
 
 def _full(folds: Sequence[Fold], per_day: int) -> Sequence[Fold]:
@@ -200,6 +204,8 @@ def ranged(series: Series, folds: Sequence[Fold], made: dict[str, Floats], *, or
         if then is not None:
             rows.append((then, fold.came[: len(then)], phase + fold.origin))
     found = conformal.residuals(rows, per_day=day)
+    if rows:
+        width *= (1.0 + FEW / len(rows)) ** 0.5
     around = conformal.spread(found, per_day=day, days=-(-steps // day), usual=_usual(filled(series.values[:origin], day), day), width=width)
     low, high, upper = (around.bounds(said, q, slot=phase + origin, per_day=day) for q in (LOW, HIGH, target_share))
     low, high = np.minimum(low, said), np.maximum(high, said)
