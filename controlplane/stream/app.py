@@ -31,7 +31,7 @@ from controlplane.kernel.errors import LimitExceeded, NotFound, WorkflowError  #
 from controlplane.kernel.ids import parse_uuid, uuid7  # noqa: E402
 from controlplane.stream import build_events  # noqa: E402
 from controlplane.stream.proxy import Proxy  # noqa: E402
-from controlplane.stream.waking import Waker  # noqa: E402
+from controlplane.stream.waking import Waker, within  # noqa: E402
 from fleet import events, tokens, worker_api, worker_body  # noqa: E402
 from fleet.models import Job  # noqa: E402
 
@@ -75,8 +75,7 @@ async def claim(request: Request) -> Response:
             left = until - time.monotonic()
             if answer["jobs"] or answer["drain"] or left <= 0 or _stopping.is_set():
                 return JSONResponse(answer)
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(woken.wait(), min(left, RECHECK_S))
+            await within(min(left, RECHECK_S), woken)
             if await request.is_disconnected():
                 return Response(status_code=499)
 
@@ -134,8 +133,7 @@ async def job_events(request: Request) -> Response:
                 elif time.monotonic() - said >= KEEP_ALIVE_S:
                     yield b": still here\n\n"
                     said = time.monotonic()
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(woken.wait(), 2.0)
+                await within(2.0, woken)
 
     return StreamingResponse(stream(), media_type="text/event-stream", headers={"Cache-Control": "no-cache, no-transform", "X-Accel-Buffering": "no"})
 

@@ -26,6 +26,18 @@ SQLITE_POLL_S = 0.015
 SQLITE_IDLE_S = 0.25
 
 
+async def within(seconds: float, woken: asyncio.Event) -> bool:
+    """Wait for `woken`, at most so long; whether it came. Whoever is canceled meanwhile is canceled, also at the very moment it comes.
+
+    (`asyncio.wait_for` of Python 3.11 swallows that cancellation.)
+    """
+    try:
+        async with asyncio.timeout(seconds):
+            return await woken.wait()
+    except TimeoutError:
+        return False
+
+
 class Waker:
     """Topics to wait on: `pool:<id>`, `job:<id>`."""
 
