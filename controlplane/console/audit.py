@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,11 +13,12 @@ from django.http.response import HttpResponseBase
 from django.urls import reverse
 from django.utils import timezone
 
-from controlplane.console import changes, pages, ranges, roles
+from controlplane.console import changes, numbers, pages, ranges, roles
 from controlplane.kernel.models import AuditEntry
 
 DEFAULT_RANGE = "28d"
 FIELDS = {"type": "object_type", "object": "object_id", "actor": "actor", "action": "action"}
+AMOUNT, HIDDEN = "_microusd", "shown to the account role"
 TYPES = ("api_key", "customer", "job", "pool", "version", "worker", "workflow")
 
 
@@ -56,8 +57,9 @@ def audit(request: HttpRequest) -> HttpResponse:
     after = pages.cursor(request)
     if after and isinstance(after[0], int):
         found = found.filter(seq__lt=after[0])
+    money = roles.sees_money(request)
     cut = pages.cut(request, list(found[: pages.PAGE_SIZE + 1]), lambda e: [e.seq])
-    rows = pages.Slice([Row(e, changes.page_of(e), changed(e)) for e in cut.rows], next=cut.next, first=cut.first)
+    rows = pages.Slice([Row(e, changes.page_of(e), changed(e, money=money)) for e in cut.rows], next=cut.next, first=cut.first)
     terms = wanted(request)
     context = {
         "page": rows,
@@ -69,11 +71,29 @@ def audit(request: HttpRequest) -> HttpResponse:
     return pages.page(request, "console/audit.html", context, title="Audit log", active="audit", span=span, csv_href=csv_href, now=now)
 
 
-def changed(e: AuditEntry) -> list[Change]:
-    """What differs between before and after, at most six facts."""
+def changed(e: AuditEntry, *, money: bool = True) -> list[Change]:
+    """What differs between before and after, at most six facts. Amounts are for who sees money."""
     before, after = (side if isinstance(side, dict) else {} for side in (e.before, e.after))
     names = [n for n in {**before, **after} if before.get(n) != after.get(n)]
-    return [Change(n.replace("_", " "), short(before.get(n)), short(after.get(n)) or "none") for n in names[:6]]
+    return [_change(n, before.get(n), after.get(n), money=money) for n in names[:6]]
+
+
+def _change(name: str, before: Any, after: Any, *, money: bool) -> Change:
+    label = name.removesuffix(AMOUNT).replace("_", " ")
+    if not name.endswith(AMOUNT):
+        return Change(label, short(before), short(after) or "none")
+    return Change(label, _usd(before), _usd(after) or "none") if money else Change(label, "", HIDDEN)
+
+
+def _usd(value: Any) -> str:
+    return numbers.usd(value) if isinstance(value, int) and not isinstance(value, bool) else short(value)
+
+
+def _without_amounts(facts: Any) -> Any:
+    """The facts of an entry as they are told to who sees no money."""
+    if isinstance(facts, dict):
+        return {name: HIDDEN if str(name).endswith(AMOUNT) else _without_amounts(value) for name, value in facts.items()}
+    return facts
 
 
 def short(value: Any) -> str:
@@ -87,11 +107,12 @@ def short(value: Any) -> str:
 @roles.staff
 def audit_csv(request: HttpRequest) -> HttpResponseBase:
     span = ranges.parse(request.GET, now=timezone.now(), default=DEFAULT_RANGE)
+    told: Callable[[Any], Any] = (lambda facts: facts) if roles.sees_money(request) else _without_amounts
     header = ["seq", "at", "actor", "action", "object_type", "object_id", "before", "after", "reason", "origin", "request_id", "hash"]
 
     def lines() -> Iterator[list[Any]]:
         for e in entries(request, span)[:50_000].iterator(chunk_size=1000):
-            before, after = json.dumps(e.before, ensure_ascii=False), json.dumps(e.after, ensure_ascii=False)
+            before, after = (json.dumps(told(side), ensure_ascii=False) for side in (e.before, e.after))
             yield [e.seq, e.at, e.actor, e.action, e.object_type, e.object_id, before, after, e.reason, e.origin, e.request_id, e.hash]
 
     return pages.csv_file("audit", header, lines())

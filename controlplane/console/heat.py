@@ -30,6 +30,8 @@ class Day:
     name: str
     cells: list[Cell]
     peak: str
+    over: bool = False
+    """Whether some hour needs more than a pool's maximum."""
 
 
 def strip(pools: Sequence[tuple[Pool, Ahead]], *, now: datetime) -> list[Day]:
@@ -48,7 +50,8 @@ def _day(pools: Sequence[tuple[Pool, Ahead]], day: datetime, now: datetime) -> D
         most = max(most, needed[0] if needed else 0.0)
         cells.append(_cell(needed, at))
     known = any(cell.level is not None for cell in cells)
-    return Day(f"{day:%a %-d %b}", cells, f"peak {most:.1f}" if known else "not forecast")
+    over = any(cell.level == len(LEVELS) for cell in cells)
+    return Day(f"{day:%a %-d %b}", cells, f"peak {most:.1f}" if known else "not forecast", over)
 
 
 def _needed(pools: Sequence[tuple[Pool, Ahead]], at: datetime, now: datetime) -> tuple[float, float, list[str]] | None:

@@ -55,7 +55,8 @@ def says(pool: Pool, kinds: Kinds) -> str:
     if free is first:
         return f"{pool.slug} orders {first.offer.gpu} first"
     why = "cannot be had" if first.refused else "is at its most"
-    return f"{pool.slug} turns to {free.offer.gpu}: {first.offer.gpu} {why}"
+    one, other = (k.offer.gpu if first.offer.gpu != free.offer.gpu else f"{k.offer.gpu} {k.offer.get_market_display()}" for k in (first, free))
+    return f"{pool.slug} turns to {other}: {one} {why}"
 
 
 @require_http_methods(["GET", "POST"])

@@ -478,3 +478,15 @@ def test_a_forecast_that_is_often_wrong_alarms_nobody(now):
     pool, *_ = rows.busy_world(now)
     forecast(pool, now, p50=12.0, usable=False)
     assert "reaches its maximum" not in rows.look(work_rows.client("admin"), "/ops/")
+
+
+def test_the_policy_form_shows_prices_and_budgets_to_who_sees_money(now, pool):
+    pool.budget_per_hour_microusd, pool.price_per_hour_microusd = 12_340_000, 870_000
+    pool.save()
+    seer, other = work_rows.client("fleet", "account"), work_rows.client("fleet")
+    for text in ('value="12.34"', 'value="0.87"'):
+        assert text in rows.look(seer, "/ops/fleet/pools/l40s/edit/")
+        assert text not in rows.look(other, "/ops/fleet/pools/l40s/edit/")
+    assert other.post("/ops/fleet/pools/l40s/edit/", {"maximum": "9", "policy": pool.policy}).status_code == 302
+    pool.refresh_from_db()
+    assert (pool.max, pool.budget_per_hour_microusd, pool.price_per_hour_microusd) == (9, 12_340_000, 870_000)

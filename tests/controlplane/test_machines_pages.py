@@ -79,6 +79,9 @@ def test_the_heading_says_where_the_pool_turns(pool, now):
     assert heading(rows.look(client, HERE)) == "sdxl orders H100 first"
     PoolOffer.objects.filter(id=first.id).update(unavailable_until=now + timedelta(minutes=1))
     assert heading(rows.look(client, HERE)) == "sdxl turns to A10: H100 cannot be had"
+    PoolOffer.objects.filter(gpu="A10").update(gpu="H100", market="spot")
+    assert heading(rows.look(client, HERE)) == "sdxl turns to H100 spot: H100 on demand cannot be had"
+    PoolOffer.objects.filter(market="spot").update(gpu="A10")
     PoolOffer.objects.filter(id=first.id).update(unavailable_until=None, most=0)
     assert heading(rows.look(client, HERE)) == "sdxl turns to A10: H100 is at its most"
 
@@ -244,3 +247,13 @@ def test_a_pool_that_somebody_else_starts_says_that_kinds_have_no_effect(now):
     factories.make_pool(now=now, slug="theirs", provider="external")
     html = rows.look(work_rows.client("viewer"), "/ops/fleet/pools/theirs/machines/")
     assert heading(html) == "Somebody else starts the machines of theirs" and "have no effect" in html
+
+
+def test_the_audit_log_tells_prices_to_who_sees_money(pool):
+    work_rows.client("fleet").post(f"{HERE}new/", TYPED | {"price": "0.317"})
+    seer, other = work_rows.client("account"), work_rows.client("viewer")
+    html, csv = rows.look(seer, "/ops/audit/"), rows.read_csv(seer.get("/ops/audit.csv"))
+    assert "<b>price per hour</b> $0.317" in html and "317000" in csv[0]["after"]
+    html, csv = rows.look(other, "/ops/audit/"), rows.read_csv(other.get("/ops/audit.csv"))
+    assert "shown to the account role" in html and "0.317" not in html
+    assert "317000" not in csv[0]["after"] and '"gpu": "L4"' in csv[0]["after"]
