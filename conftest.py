@@ -112,8 +112,16 @@ socket.socket.connect_ex = _guarded(socket.socket.connect_ex)  # type: ignore[me
 socket.getaddrinfo = _guarded_getaddrinfo
 
 
+# Waits longest for real processes, so it begins first, the longest of it before the rest.
+FIRST = ("tests/integration/test_demo_scales", "tests/integration/test_chaos", "tests/docker/", "tests/integration/test_up", "tests/integration/")
+# Shares an engine and a bridge, a browser, or a plane: one process runs all of the folder, or of the file.
+TOGETHER, FILE_BY_FILE = ("tests/docker/", "tests/browser/"), ("tests/integration/", "tests/fleet/agent/")
+
+
+@pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Pages are opened in each theme and at each width; without CI's thoroughness in one look of each."""
+    """The slowest first. Pages are opened in each theme and at each width; without CI's thoroughness in two looks of the four."""
+    items.sort(key=lambda item: next((rank for rank, start in enumerate(FIRST) if item.nodeid.startswith(start)), len(FIRST)))
     if not THOROUGH:
         long = pytest.mark.skip(reason="takes a minute; COMFYPLANE_REQUIRE_CHROMIUM=1 runs it too")
         for item in items:
@@ -126,14 +134,22 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Tests of images share one Docker engine and one bridge, so one process runs them all; every other test goes wherever there is room."""
+    """Tests that share something heavy stay together; every other one goes wherever there is room, in the order of collection."""
     from xdist.scheduler import LoadScopeScheduling
 
-    class OneEngine(LoadScopeScheduling):
+    class Grouped(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
-            return "docker" if nodeid.startswith("tests/docker/") else nodeid
+            folder = next((folder for folder in TOGETHER if nodeid.startswith(folder)), None)
+            return folder or (nodeid.partition("::")[0] if nodeid.startswith(FILE_BY_FILE) else nodeid)
 
-    return OneEngine(config, log)
+        def mark_test_complete(self, node: Any, item_index: int, duration: float = 0) -> None:
+            scope = self._split_scope(self.registered_collections[node][item_index])
+            super().mark_test_complete(node, item_index, duration)
+            if all(self.assigned_work[node][scope].values()):
+                del self.assigned_work[node][scope]  # it is counted anew after every test
+
+    config.option.loadscopereorder = False
+    return Grouped(config, log)
 
 
 @pytest.fixture(scope="session")
