@@ -82,6 +82,12 @@ def open_account(customer_id: UUID, *, now: datetime) -> Account:
     return account
 
 
+def hold(customer_id: UUID, *, now: datetime) -> Account:
+    """The account row, locked until the caller's transaction ends: who weighs money against it next waits for what this one does."""
+    open_account(customer_id, now=now)
+    return Account.objects.select_for_update().get(customer_id=customer_id)
+
+
 def reserve(*, customer_id: UUID, plan: PlanRevision, amount_microusd: int, now: datetime) -> Standing:
     """Hold money and one place of concurrency, and count the request. Raises OutOfMoney or LimitExceeded and then holds nothing."""
     statement, values = reservation(customer_id=customer_id, plan=plan, amount_microusd=amount_microusd, now=now)
@@ -135,8 +141,7 @@ def adjust(*, customer_id: UUID, difference_microusd: int, occurred_at: datetime
 @transaction.atomic
 def count_request(*, customer_id: UUID, plan: PlanRevision, now: datetime) -> Standing:
     """Count a request that reserves nothing (a refused one, an upload); raises LimitExceeded past the limit."""
-    open_account(customer_id, now=now)
-    account = Account.objects.select_for_update().get(customer_id=customer_id)
+    account = hold(customer_id, now=now)
     used = _requests(account, now)
     if used >= plan.requests_per_minute:
         raise _too_many_requests(plan, now)

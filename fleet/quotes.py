@@ -1,7 +1,7 @@
 """Quotes: what a batch would cost and when it would be done, kept so that they can be read again and announced.
 
 The price is that of the plan; the most is what admission would reserve for the jobs by what is measured now. The finish is played
-forward from the pool as it stands (`fleet.planning.finishing`). A quote reserves nothing; announcing it lets the fleet make ready.
+forward from the pool as it stands (`fleet.quote_finish`). A quote reserves nothing; announcing it lets the fleet make ready.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import uuid
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -25,16 +24,12 @@ from builds.models import Version, Workflow
 from controlplane.kernel import money
 from controlplane.kernel.errors import Conflict, Invalid, LimitExceeded, NotFound, OutOfMoney, Unavailable
 from controlplane.kernel.ids import parse_uuid, uuid7
-from fleet import admission, announcing, estimates, present
+from fleet import admission, announcing, estimates, present, quote_finish
 from fleet.costs import of_seconds
 from fleet.models import PlannedDemand, Pool, Quote
-from fleet.planning import finishing
-from fleet.planning.finishing import Batch, Finish
 
 MOST_JOBS = admission.MAX_QUEUE
 FURTHEST = timedelta(days=30)
-LONGEST = timedelta(days=60)
-"""A batch that would be done later than this is refused: nobody can say so far ahead."""
 KEPT = timedelta(minutes=15)
 KEPT_MOST = timedelta(hours=24)
 A_MINUTE = 60
@@ -85,7 +80,8 @@ def make(
     expected, most = _price(version, plan, jobs, charged, now=now)
     limits = _limits(customer, plan, jobs, expected, now=now)
     rank = max(admission.PRIORITIES["normal"], admission.PRIORITIES.get(plan.max_priority, 1))
-    finish, stands = _finish(pool, customer, jobs, took, rank=rank, at_once=min(jobs, plan.max_active_jobs), begins=begins, announce=announce, now=now)
+    own = min(jobs, plan.max_active_jobs)
+    finish, stands = quote_finish.of(pool, customer, jobs, took, rank=rank, at_once=own, begins=begins, announce=announce, now=now)
     quote = Quote(
         id=quote_id,
         customer=customer,
@@ -98,7 +94,7 @@ def make(
         most_microusd=most,
         finish_p50_at=now + timedelta(seconds=finish.p50_s),
         finish_p90_at=now + timedelta(seconds=finish.p90_s),
-        basis={**stands, "limits": limits, "body_sha256": body_sha256},
+        basis={**stands, "limits": limits, "own_at_once": own, "body_sha256": body_sha256},
         created_at=now,
         expires_at=max(now + KEPT, min(begins, now + KEPT_MOST)),
     )
@@ -132,7 +128,7 @@ def look(*, pool: Pool, version: Version | None, jobs: int, starts_at: datetime 
     if type(jobs) is not int or not 1 <= jobs <= MOST_JOBS:
         raise Invalid("jobs_invalid", f"A batch has 1 to {MOST_JOBS:,} jobs.", "Ask for a larger one in parts.", details={"field": "jobs"})
     took = present.of_version(version)[0] if version is not None else None
-    done, basis = _finish(pool, None, jobs, took, rank=admission.PRIORITIES["normal"], at_once=None, begins=begins, announce=announced, now=now)
+    done, basis = quote_finish.of(pool, None, jobs, took, rank=admission.PRIORITIES["normal"], at_once=None, begins=begins, announce=announced, now=now)
     work = jobs * (basis["seconds_per_job"] or estimates.UNMEASURED_S)
     return Look(now + timedelta(seconds=done.p50_s), now + timedelta(seconds=done.p90_s), of_seconds(pool.price_per_hour_microusd, work), work, basis)
 
@@ -177,9 +173,11 @@ def one(customer: Customer, text: object) -> Quote:
 def as_json(quote: Quote, *, now: datetime) -> dict[str, Any]:
     """A quote as its customer sees it."""
     basis = dict(quote.basis)
-    limits = basis.pop("limits", [])
+    limits, own = basis.pop("limits", []), basis.pop("own_at_once", None) or quote.jobs
     for ours in ("body_sha256", "others_per_hour"):  # what others send is theirs
         basis.pop(ours, None)
+    for name in ("at_once_now", "at_once_most"):  # how large a pool is, is ours
+        basis[name] = min(basis[name], own)
     planned = quote.planned if quote.planned is not None and quote.planned.canceled_at is None else None
     return {
         "id": str(quote.id),
@@ -263,72 +261,12 @@ def _limits(customer: Customer, plan: PlanRevision, jobs: int, expected: int, *,
     return found
 
 
-def _finish(
-    pool: Pool,
-    customer: Customer | None,
-    jobs: int,
-    took: Sequence[float] | None,
-    *,
-    rank: int,
-    at_once: int | None,
-    begins: datetime,
-    announce: bool,
-    now: datetime,
-) -> tuple[Finish, dict[str, Any]]:
-    starts_in = (begins - now).total_seconds()
-    stands, notes = present.of_pool(pool, customer_id=customer.id if customer else None, rank=rank, jobs=jobs, starts_in_s=starts_in, now=now)
-    if took is None:
-        took = stands.seconds
-    _possible(jobs, sum(took) / len(took) if took else estimates.UNMEASURED_S, most=max(stands.terms.maximum, stands.live))
-    inner = min(starts_in, present.FAR_S)
-    batch = Batch(jobs=jobs, starts_in_s=inner, seconds=took, announced=announce, at_once=at_once)
-    found = finishing.finish(stands, batch)
-    if found is None:
-        raise Unavailable(
-            "no_workers", "No worker can run these jobs at the moment, so nobody can say when they would be done.", "Try again later.",
-            headers={"Retry-After": "300"},
-        )  # fmt: skip
-    later = starts_in - inner
-    done = Finish(found.p50_s + later, found.p90_s + later, found.runs, found.took_s, found.peak)
-    if done.p50_s - starts_in > LONGEST.total_seconds():
-        raise _too_large((done.p50_s - starts_in) / 86400, max(stands.terms.maximum, stands.live))
-    if not took:
-        notes.insert(0, "This version has not been measured yet, so price and time are rough.")
-    elif len(took) < 20:
-        notes.insert(0, f"Only {len(took)} runs of this version were measured, so the times spread widely.")
-    mean = sum(took) / len(took) if took else None
-    basis = {
-        "jobs_ahead": stands.ahead,
-        "at_once_now": stands.ready,
-        "at_once_most": max(stands.terms.maximum, stands.live),
-        "seconds_per_job": round(mean, 3) if mean is not None else None,
-        "measured_runs": len(took),
-        "others_per_hour": round(stands.rates[0] * 3600, 1),
-        "simulations": done.runs,
-        "notes": notes,
-    }
-    return done, basis
-
-
-def _possible(jobs: int, mean_s: float, *, most: int) -> None:
-    """Refuse before it is simulated what cannot be done in time even by all workers at once."""
-    days = jobs * mean_s / max(1, most) / 86400
-    if days > LONGEST.days:
-        raise _too_large(days, most)
-
-
-def _too_large(days: float, most: int) -> Invalid:
-    return Invalid(
-        "batch_too_large",
-        f"These jobs would take about {days:,.0f} days with {most:,} running at once, the most there can be.",
-        f"Ask for fewer jobs, or talk to us about more capacity; a quote reaches {LONGEST.days} days.",
-        details={"field": "jobs", "most_at_once": most},
-    )
-
-
 def _announce(quote: Quote, customer: Customer, *, now: datetime) -> None:
-    """Only what the customer could pay for is announced, or anybody could have workers started for nothing."""
-    left = quotas.standing(quotas.open_account(customer.id, now=now), customer.plan_revision, now=now).money_left_microusd
+    """Only what the customer could pay for is announced, or anybody could have workers started for nothing.
+
+    Two at once meet on the row of the account: the second sees what the first announced.
+    """
+    left = quotas.standing(quotas.hold(customer.id, now=now), customer.plan_revision, now=now).money_left_microusd
     open_ones = list(announcing.open_ones(now=now).filter(customer=customer))
     if len(open_ones) >= MOST_ANNOUNCED:
         raise LimitExceeded("announcements_limit", f"{MOST_ANNOUNCED} batches are announced already.", "Withdraw one first.")

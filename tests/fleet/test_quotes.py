@@ -11,6 +11,7 @@ from fleet import announcing, estimates, job_times, quotes, rollups, tasks
 from fleet.models import Job, PlannedDemand, Pool, Quote, Worker
 from tests import factories
 from tests.fleet import planning_rows as rows
+from tests.racing import race
 
 pytestmark = pytest.mark.django_db
 
@@ -232,3 +233,35 @@ def test_old_quotes_are_forgotten_unless_announced(now):
     ask(customer, workflow, now=now)
     assert tasks.sweep(now=now + timedelta(days=60))["quotes"] == 1
     assert Quote.objects.get() == kept
+
+
+def test_a_customer_is_told_of_their_own_jobs_at_once_and_not_of_the_pools_size(now):
+    pool, workflow, _ = world(now, base=4, max=40)
+    for _ in range(3):
+        factories.make_worker(pool, now=now)
+    plan = factories.make_plan(now=now, max_active_jobs=2)
+    small = ask(factories.make_customer(now=now, plan=plan), workflow, jobs=30, now=now)
+    assert (small.basis["at_once_now"], small.basis["at_once_most"]) == (4, 40), "operators are told"
+    said = quotes.as_json(small, now=now)["basis"]
+    assert (said["at_once_now"], said["at_once_most"]) == (2, 2)
+    assert "own_at_once" not in said
+    one = quotes.as_json(ask(factories.make_customer(now=now), workflow, jobs=1, now=now), now=now)["basis"]
+    assert (one["at_once_now"], one["at_once_most"]) == (1, 1)
+    Job.objects.filter(workflow=workflow).update(finished_at=now, started_at=now - timedelta(hours=1))
+    with pytest.raises(Invalid, match="batch_too_large") as refused:
+        ask(factories.make_customer(now=now, plan=plan), workflow, jobs=100_000, now=now)
+    assert refused.value.details["most_at_once"] == 2
+
+
+@pytest.mark.django_db(transaction=True)
+def test_two_announcements_at_once_never_pass_what_is_left_of_the_limit(now):
+    _, workflow, _ = world(now)
+    measured(now)
+    plan = factories.make_plan(
+        now=now, price_per_job_microusd=1_000_000, price_per_gpu_second_microusd=0, monthly_limit_microusd=10_000_000, max_active_jobs=100
+    )
+    customer = factories.make_customer(now=now, plan=plan)
+    made = [ask(customer, workflow, jobs=4, now=now) for _ in range(5)]
+    results = race(5, lambda n: quotes.announce(made[n], customer=customer, now=now))
+    assert sorted(type(one).__name__ for one in results) == ["OutOfMoney"] * 3 + ["Quote"] * 2
+    assert sum(quotes.planned_of(customer, now=now).values_list("jobs", flat=True)) == 8
