@@ -19,6 +19,7 @@ from fleet.providers import settings as provider_settings
 from fleet.sizing import policies
 
 MOST_SETTINGS = 20_000
+MONEY = ("budget_hour", "budget_day", "price")
 SETTING_FIELDS = {
     "budget_per_hour_microusd": "budget_hour",
     "budget_per_day_microusd": "budget_day",
@@ -93,16 +94,17 @@ def _own_knobs(pool: Pool, policy: str) -> Mapping[str, float]:
     return {}
 
 
-def read(request: HttpRequest, pool: Pool, *, with_image: bool = True) -> Form:
+def read(request: HttpRequest, pool: Pool, *, with_image: bool = True, with_money: bool = True) -> Form:
     """What was typed. `changes` are terms for `pools.change`; they are checked against the pool when nothing was unreadable.
 
-    A field that is not sent keeps what the pool has, so that a script may send a few.
+    A field that is not sent keeps what the pool has, so that a script may send a few. Without `with_money` prices and budgets are as
+    if they were not sent: who may not see them cannot try them out either.
     """
     form = of_pool(pool)
     post = request.POST
     whole = "forecast_floor_shown" in post  # a checkbox that is off sends nothing: only a whole form may be read that way
     for name, value in form.values.items():
-        if name in post and name not in ("shadows", "forecast_floor", "settings"):
+        if name in post and name not in ("shadows", "forecast_floor", "settings") and (with_money or name not in MONEY):
             form.values[name] = actions.text(request, name, most=300)
         elif isinstance(value, int) and not isinstance(value, bool):
             form.values[name] = str(value)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from datetime import datetime
 from typing import Any
 
 from django.contrib import messages
-from django.core import signing
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect
 from django.urls import reverse
@@ -15,13 +15,15 @@ from django.views.decorators.http import require_http_methods, require_POST
 
 from controlplane.console import actions, once, pages, policy_form, policy_words, pool_found, roles
 from controlplane.kernel.errors import WorkflowError
+from controlplane.kernel.ids import token
 from fleet import pools
 from fleet.models import PolicyRevision, Pool
 from fleet.sizing import policies
 
 REPLAY_HOURS = 24
 REPLAY_KEPT_S = 3600
-SALT = "policy-replay"
+SHOWN = "policy-replay"
+"""Where a session keeps the last replay that was shown."""
 REVISIONS_SHOWN = 20
 
 
@@ -30,7 +32,7 @@ REVISIONS_SHOWN = 20
 def edit(request: HttpRequest, slug: str) -> HttpResponse:
     """Change the terms. "Try" shows what they would have done; what was shown is kept with the revision that saves them."""
     pool, now = pool_found.plain(slug), timezone.now()
-    form = policy_form.read(request, pool) if request.method == "POST" else policy_form.of_pool(pool)
+    form = policy_form.read(request, pool, with_money=roles.sees_money(request)) if request.method == "POST" else policy_form.of_pool(pool)
     replay: Any = None
     if request.method == "POST" and not form.errors:
         if "try" in request.POST:
@@ -51,7 +53,7 @@ def edit(request: HttpRequest, slug: str) -> HttpResponse:
         "replay": replay,
         "replay_rows": _replay_rows(replay, money=roles.sees_money(request)) if replay is not None and not isinstance(replay, pages.Failed) else [],
         "replay_said": replay.said(money_shown=roles.sees_money(request)) if replay is not None and not isinstance(replay, pages.Failed) else "",
-        "replay_kept": _kept(form.changes, replay) if replay is not None and not isinstance(replay, pages.Failed) else "",
+        "replay_kept": _kept(request, form.changes, replay) if replay is not None and not isinstance(replay, pages.Failed) else "",
         "changes": policy_words.diff(pools.terms_of(pool), pools.terms_of(pool) | form.changes, money=roles.sees_money(request)) if replay is not None else [],
     }
     crumbs = [("Fleet", reverse("ops:fleet")), (slug, reverse("ops:pool", args=[slug])), ("Policy", "")]
@@ -89,18 +91,18 @@ def _replay_rows(replay: Any, *, money: bool) -> list[tuple[str, Any, Any, str]]
     return found
 
 
-def _kept(changes: dict[str, Any], replay: Any) -> str:
-    """The replay as it was shown, signed, so that saving can keep it."""
-    return signing.dumps({"changes": changes, "replay": replay.as_json()}, salt=SALT, compress=True)
+def _kept(request: HttpRequest, changes: dict[str, Any], replay: Any) -> str:
+    """A name for the replay as it was made, so that saving can keep it. It stays on our side: it tells costs, and not everybody may know them."""
+    name = token("", 12)
+    request.session[SHOWN] = {"name": name, "at": time.time(), "changes": changes, "replay": replay.as_json()}
+    return name
 
 
 def _shown(request: HttpRequest, changes: dict[str, Any]) -> dict[str, Any]:
     """The replay that was shown of exactly these changes; empty when none was."""
-    try:
-        held = signing.loads(request.POST.get("replay", "")[:40_000], salt=SALT, max_age=REPLAY_KEPT_S)
-    except signing.BadSignature:
-        return {}
-    return dict(held["replay"]) if held.get("changes") == changes else {}
+    held = request.session.get(SHOWN) or {}
+    same = held.get("name") == request.POST.get("replay", "") and held.get("changes") == changes
+    return dict(held["replay"]) if same and 0 <= time.time() - held["at"] <= REPLAY_KEPT_S else {}
 
 
 def _saved(request: HttpRequest, pool: Pool, form: policy_form.Form, now: datetime) -> HttpResponse | None:
