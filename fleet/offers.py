@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from copy import copy
 from datetime import datetime
 from itertools import count
 from typing import Any
@@ -130,6 +131,24 @@ def ask_again(offer: PoolOffer, *, actor: str, now: datetime) -> None:
     until = held.unavailable_until
     PoolOffer.objects.filter(id=held.id).update(unavailable_until=now)
     _note("pool.offer_ask_again", held, actor=actor, before={"unavailable_until": until.isoformat()}, after={"unavailable_until": now.isoformat()}, now=now)
+
+
+def problems(pool: Pool, terms: Mapping[str, Any], offer: PoolOffer | None = None) -> dict[str, Invalid]:
+    """What is wrong with these terms, by field, all at once: for a form. `offer` is the one they would change."""
+    found: dict[str, Invalid] = {}
+    left = dict(terms)
+    while True:
+        trial = PoolOffer(pool=pool, gpu="any", price_per_hour_microusd=0) if offer is None else copy(offer)
+        try:
+            _set(pool, trial, left)
+        except Invalid as refusal:
+            field = str(refusal.details.get("field"))
+            if field not in left:
+                return found | {field: refusal}
+            found[field] = refusal
+            del left[field]
+        else:
+            return found
 
 
 def named(pool: Pool, offer_id: int) -> PoolOffer:

@@ -102,6 +102,8 @@ def _form(request: HttpRequest, pool: Pool, offer: PoolOffer | None, values: dic
     if request.method == "POST":
         values |= {name: actions.text(request, name, most=offers.MOST_PLACEMENT if name == "placement" else 300) for name in EMPTY if name in request.POST}
         terms = _terms(values, errors, stays=offer is not None and not roles.sees_money(request))
+        for field, refusal in offers.problems(pool, terms, offer).items():
+            errors.setdefault(_FIELDS.get(field, field), f"{refusal.message} {refusal.suggestion}")
         try:
             if not errors:
                 if once.first_time(request):
@@ -127,14 +129,14 @@ def _form(request: HttpRequest, pool: Pool, offer: PoolOffer | None, values: dic
 
 
 def _terms(values: dict[str, Any], errors: dict[str, str], *, stays: bool) -> dict[str, Any]:
-    """What `offers` is given; what cannot be read lands in `errors`. `stays` lets a price that is not shown stay as it is."""
+    """What `offers` is given; what cannot be read lands in `errors`. With `stays` a price that is not shown is not read."""
     terms: dict[str, Any] = {"gpu": values["gpu"], "market": values["market"]}
     try:
         terms["most"] = policy_form.whole(values["most"], "The most of it") if values["most"] else None
     except policy_form.Wrong as wrong:
         errors["most"] = str(wrong)
     try:
-        price = policy_form.dollars(values["price"])
+        price = None if stays else policy_form.dollars(values["price"])
         if price is not None:
             terms["price_per_hour_microusd"] = price
         elif not stays:
@@ -190,7 +192,7 @@ def move(request: HttpRequest, slug: str, offer_id: int) -> HttpResponse:
         moved = offers.move(offer, to=int(to), actor=actions.actor(request), now=timezone.now())
         return f"{offer.gpu} is number {int(to)} now." if moved else f"{offer.gpu} was number {int(to)} already."
 
-    return actions.done(request, act, back=reverse("ops:machines", args=[slug]))
+    return actions.done(request, act, back=f"{reverse('ops:machines', args=[slug])}#m-{offer.id}")
 
 
 @require_POST
@@ -203,7 +205,7 @@ def ask(request: HttpRequest, slug: str, offer_id: int) -> HttpResponse:
         offers.ask_again(offer, actor=actions.actor(request), now=timezone.now())
         return f"{offer.gpu} is asked for again when {slug} next needs a worker."
 
-    return actions.done(request, act, back=reverse("ops:machines", args=[slug]))
+    return actions.done(request, act, back=f"{reverse('ops:machines', args=[slug])}#m-{offer.id}")
 
 
 def _found(pool: Pool, offer_id: int) -> PoolOffer:

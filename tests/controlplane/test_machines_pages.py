@@ -156,6 +156,13 @@ def test_what_is_wrong_is_said_beside_its_field_and_nothing_is_kept(pool, wrong,
     assert not PoolOffer.objects.exists() and not AuditEntry.objects.exists()
 
 
+def test_everything_that_is_wrong_is_said_at_once(pool):
+    wrong = {"gpu": " ", "price": "-4", "most": "x", "placement": '{"colour": 1}'}
+    html = work_rows.client("fleet").post(f"{HERE}new/", TYPED | wrong).content.decode()
+    assert "4 fields below need another value" in html
+    assert html.count('aria-invalid="true"') == 4
+
+
 def test_a_setting_of_the_pool_that_is_wrong_is_not_blamed_on_the_kind(pool):
     type(pool).objects.filter(id=pool.id).update(settings={"memory_mib": -5})
     first = offer(pool)
@@ -167,7 +174,7 @@ def test_a_setting_of_the_pool_that_is_wrong_is_not_blamed_on_the_kind(pool):
 def test_a_kind_is_changed_and_its_price_stays_when_it_was_not_shown(pool, now):
     first = offer(pool, gpu="L4", interruptions=5, worker_hours=9.0, unavailable_until=now + timedelta(minutes=5), unavailable_reason="full")
     client = work_rows.client("fleet")
-    assert client.post(f"{HERE}{first.id}/", {"gpu": "L4", "market": "on_demand", "price": "", "most": "3"}).status_code == 302
+    assert client.post(f"{HERE}{first.id}/", {"gpu": "L4", "market": "on_demand", "price": "9", "most": "3"}).status_code == 302
     first.refresh_from_db()
     assert (first.price_per_hour_microusd, first.most, first.interruptions, first.unavailable_reason) == (1_000_000, 3, 5, "full")
     assert client.post(f"{HERE}{first.id}/", TYPED | {"price": ""}).status_code == 302
