@@ -13,7 +13,7 @@ from django.urls import reverse
 from django.utils import timezone
 from django.views.decorators.http import require_http_methods, require_POST
 
-from controlplane.console import actions, once, pages, policy_form, policy_words, pool_found, roles
+from controlplane.console import actions, numbers, once, pages, policy_form, policy_words, pool_found, roles
 from controlplane.kernel.errors import WorkflowError
 from controlplane.kernel.ids import token
 from fleet import pools
@@ -87,8 +87,14 @@ def _replay_rows(replay: Any, *, money: bool) -> list[tuple[str, Any, Any, str]]
         one, other = (getattr(side, "cost_microusd" if name == "cost" else name) for side in (replay.before, replay.after))
         if kind == "count":
             one, other = round(one, 1), round(other, 1)
+        if kind == "pct":  # as the sentence above them says it
+            one, other, kind = _share(one), _share(other), "text"
         found.append((label, one, other, kind))
     return found
+
+
+def _share(value: float) -> str:
+    return numbers.pct(value) if value >= 0.99 else f"{value * 100:.1f}".removesuffix(".0") + "%"
 
 
 def _kept(request: HttpRequest, changes: dict[str, Any], replay: Any) -> str:
