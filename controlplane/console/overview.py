@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from django.http import HttpRequest, HttpResponse
@@ -110,7 +110,7 @@ def read(request: HttpRequest, span: ranges.Range, pools: list[PoolNow], numbers
         "changes": pages.part(request, lambda: changes.recent([] if isinstance(decisions, pages.Failed) else decisions)),
         "failures": failures,
         "last_failure": None if needs else pages.part(request, lambda: last_failure(failures)),
-        "marks": marks[:5],
+        "marks": [mark | {"at": datetime.fromtimestamp(mark["t"], UTC)} for mark in marks[:5]],
         "numbers_failed": numbers_read if failed else None,
         "jobs_url": address("ops:jobs"),
         "failed_url": f"{address('ops:jobs')}?status=failed" if address("ops:jobs") else "",
