@@ -73,7 +73,8 @@ def end_jobs(count: int, world: tuple[object, object, object, object]) -> None:
         made = Job.objects.bulk_create(
             [
                 Job(customer=customer, plan_revision=customer.plan_revision, workflow=workflow, version=version, pool=pool, fair_tag=1, status="succeeded", attempt=1,
-                    created_at=at - timedelta(seconds=60 + i % 7200), queued_at=at - timedelta(seconds=60 + i % 7200), started_at=at, finished_at=at - timedelta(seconds=i % 7200),
+                    worker=worker, created_at=at - timedelta(seconds=60 + i % 7200), queued_at=at - timedelta(seconds=60 + i % 7200),
+                    started_at=at - timedelta(seconds=60 + i % 7200), finished_at=at - timedelta(seconds=51 + i % 7200),
                     quote_microusd=1, price_microusd=1)
                 for i in range(start, min(count, start + 5000))
             ],

@@ -12,11 +12,11 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 from uuid import UUID
 
-from django.db.models import Max, Sum
+from django.db.models import Sum
 
 from controlplane.kernel.ids import first_uuid7
 from fleet import job_times
-from fleet.models import Attempt, CapacityMinute, DemandMinute, Job, PlannedDemand, Pool, Worker
+from fleet.models import CapacityMinute, DemandMinute, Job, PlannedDemand, Pool, Worker
 from fleet.planning.playing import History
 from fleet.sizing.seen import Planned
 
@@ -87,14 +87,9 @@ def cold_starts(pool: Pool, *, now: datetime) -> tuple[float, ...]:
 
 def samples(pool: Pool) -> dict[UUID, list[float]]:
     """Seconds that jobs of each workflow occupied a worker lately."""
-    newest = Attempt.objects.aggregate(id=Max("id"))["id"] or 0
-    rows = Attempt.objects.filter(
-        worker__pool=pool, id__gt=newest - job_times.LOOK_BACK, state__in=["succeeded", "failed", "canceled"], ended_at__isnull=False
-    ).order_by("-id")
     took: dict[UUID, list[float]] = {}
-    for workflow, claimed, ended in rows.values_list("job__workflow_id", "claimed_at", "ended_at")[:SAMPLES]:
-        if ended is not None:
-            took.setdefault(workflow, []).append(max(0.001, (ended - claimed).total_seconds()))
+    for run in job_times.last_runs(pool, most=SAMPLES):
+        took.setdefault(run.workflow_id, []).append(max(0.001, run.seconds))
     return took
 
 

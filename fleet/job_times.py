@@ -8,18 +8,24 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from django.db.models import Max
-
-from fleet.models import Attempt, Pool, Worker
+from controlplane.kernel import sql
+from fleet.models import Pool, Worker
 from fleet.sizing.seen import ColdStart, JobTime
 
-ATTEMPTS = 1000
-LOOK_BACK = 200_000
-"""How many attempts of all pools are looked through for those of one."""
+RUNS = 1000
+"""The last runs of a pool are what counts: so many jobs that ended on a worker, each by its last attempt."""
 STARTS = 50
 _TTL_S = 15.0
 _UNMEASURED = JobTime()
 _cache: dict[int, tuple[float, Times]] = {}
+
+# One range of one index, read from its end: the same however many jobs have ended. A job that goes back to the queue loses its worker,
+# so one that ended there is none of these.
+_LAST = """
+SELECT workflow_id, version_id, warm_key, started_at, finished_at FROM fleet_job
+WHERE pool_id = %s AND finished_at IS NOT NULL AND worker_id IS NOT NULL AND status IN ('succeeded', 'failed', 'canceled')
+ORDER BY finished_at DESC LIMIT %s
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +59,7 @@ class Times:
 
 
 def of_pool(pool: Pool, *, now: datetime) -> Times:
-    """Job times of the pool's last attempts, and its last cold starts."""
+    """Job times of the pool's last runs, and its last cold starts."""
     held = _cache.get(pool.id)
     if held is not None and time.monotonic() - held[0] < _TTL_S:
         return held[1]
@@ -62,24 +68,38 @@ def of_pool(pool: Pool, *, now: datetime) -> Times:
     return made
 
 
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A job that ended on a worker, by its last attempt."""
+
+    workflow_id: UUID
+    version_id: UUID
+    warm_key: str
+    seconds: float
+
+
+def last_runs(pool: Pool, *, most: int) -> list[Run]:
+    """The pool's last runs, the newest first."""
+    found = []
+    for workflow, version, key, started, finished in sql.rows(_LAST, [pool.id, most]):
+        began, ended = sql.to_datetime(started), sql.to_datetime(finished)
+        took = max(0.0, (ended - began).total_seconds()) if ended and began else 0.0
+        found.append(Run(sql.to_uuid(workflow), sql.to_uuid(version), key, took))
+    return found
+
+
 def forget() -> None:
     """Drop what is cached (tests)."""
     _cache.clear()
 
 
 def _read(pool: Pool, *, now: datetime) -> Times:
-    newest = Attempt.objects.aggregate(id=Max("id"))["id"] or 0
-    rows = (
-        Attempt.objects.filter(worker__pool=pool, id__gt=newest - LOOK_BACK, state__in=["succeeded", "failed", "canceled"], ended_at__isnull=False)
-        .order_by("-id")
-        .values_list("job__version_id", "job__warm_key", "claimed_at", "ended_at")[:ATTEMPTS]
-    )
     took: dict[UUID, list[float]] = {}
     warm: dict[str, float] = {}
-    for version, key, claimed, ended in rows:
-        took.setdefault(version, []).append(max(0.0, (ended - claimed).total_seconds()) if ended else 0.0)
-        if key:
-            warm[key] = warm.get(key, 0) + 1
+    for run in last_runs(pool, most=RUNS):
+        took.setdefault(run.version_id, []).append(run.seconds)
+        if run.warm_key:
+            warm[run.warm_key] = warm.get(run.warm_key, 0) + 1
     count = sum(len(values) for values in took.values())
     return Times(
         by_version={version: _spread(values) for version, values in took.items()},

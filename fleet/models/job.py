@@ -116,6 +116,7 @@ class Job(models.Model):
             models.Index(fields=["customer", "-id"], name="job_by_customer"),
             models.Index(fields=["workflow", "-id"], name="job_by_workflow"),
             models.Index(fields=["finished_at"], name="job_by_end"),
+            models.Index(fields=["pool", "finished_at"], condition=Q(finished_at__isnull=False, worker__isnull=False), name="job_last_runs"),
             models.Index(fields=["status", "-id"], name="job_by_status"),
             models.Index(fields=["result_key"], condition=Q(status="succeeded") & ~Q(result_key=""), name="job_result_cache"),
         ]
