@@ -20,6 +20,7 @@ import hypothesis
 import pytest
 from django.conf import settings
 from django.db.backends.sqlite3.base import DatabaseOperations
+from whitenoise.middleware import WhiteNoiseMiddleware
 
 DATA_DIR = Path(tempfile.mkdtemp(prefix="comfyplane-tests-"))
 atexit.register(shutil.rmtree, DATA_DIR, ignore_errors=True)
@@ -75,6 +76,21 @@ def _flush_around_triggers(self: Any, style: Any, tables: Any, **options: Any) -
 DatabaseOperations.sql_flush = _flush_around_triggers
 
 
+_find_static = WhiteNoiseMiddleware.add_files_from_finders
+_static: dict[str, Any] = {}
+
+
+def _find_static_once(self: Any) -> None:
+    """Each test client makes a handler of its own, which would read all static files again: a dozen milliseconds in most tests of pages."""
+    if not _static:
+        _find_static(self)
+        _static.update(self.files)
+    self.files.update(_static)
+
+
+WhiteNoiseMiddleware.add_files_from_finders = _find_static_once
+
+
 class NetworkIsBlockedInTests(OSError):
     """A test tried to reach beyond this machine."""
 
@@ -114,6 +130,7 @@ socket.getaddrinfo = _guarded_getaddrinfo
 
 # Waits longest for real processes, so it begins first, the longest of it before the rest.
 FIRST = ("tests/integration/test_demo_scales", "tests/integration/test_chaos", "tests/docker/", "tests/integration/test_up", "tests/integration/")
+DATABASE = {"db", "transactional_db", "live_server"}
 # Shares an engine and a bridge, a browser, or a plane: one process runs all of the folder, or of the file.
 TOGETHER, FILE_BY_FILE = ("tests/docker/", "tests/browser/"), ("tests/integration/", "tests/fleet/agent/")
 
@@ -121,6 +138,9 @@ TOGETHER, FILE_BY_FILE = ("tests/docker/", "tests/browser/"), ("tests/integratio
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The slowest first. Pages are opened in each theme and at each width; without CI's thoroughness in two looks of the four."""
+    for item in items:
+        if item.get_closest_marker("django_db") or DATABASE.intersection(getattr(item, "fixturenames", ())):
+            item.add_marker("database")
     items.sort(key=lambda item: next((rank for rank, start in enumerate(FIRST) if item.nodeid.startswith(start)), len(FIRST)))
     if not THOROUGH:
         long = pytest.mark.skip(reason="takes a minute; COMFYPLANE_REQUIRE_CHROMIUM=1 runs it too")

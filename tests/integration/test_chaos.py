@@ -41,7 +41,7 @@ GRAPH = {
 _TWO_WORKERS = "from fleet.models import Pool; Pool.objects.update(base=2, max=2)"
 
 
-@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.thorough)])
+@pytest.fixture(params=["sqlite", "postgresql"])
 def plane(request: pytest.FixtureRequest, make_plane) -> Iterator[Plane]:
     with contextlib.ExitStack() as stack:
         env = {"WORKER_LEASE_S": "6", "LOG_LEVEL": "WARNING"}
@@ -51,6 +51,7 @@ def plane(request: pytest.FixtureRequest, make_plane) -> Iterator[Plane]:
         yield make_plane(env=env)
 
 
+@pytest.mark.thorough
 def test_nothing_is_lost_and_nothing_is_charged_twice_while_processes_are_killed(plane: Plane, tmp_path, record_property) -> None:
     plane.start()
     graph = tmp_path / "chaos.json"

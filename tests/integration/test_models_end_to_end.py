@@ -6,6 +6,8 @@ import json
 import re
 from pathlib import Path
 
+import pytest
+
 from tests.fleet.agent.model_source import ModelSource, sha, tensors
 from tests.integration.live_plane import until
 
@@ -25,6 +27,7 @@ print(json.dumps({{"timings": attempt.timings, "billable_s": attempt.job.billabl
 """
 
 
+@pytest.mark.thorough
 def test_a_locked_model_is_fetched_for_the_first_job_and_here_for_the_next(make_plane, tmp_path: Path) -> None:
     data = tensors(3_000_000)
     with ModelSource() as source:
