@@ -192,4 +192,4 @@ def _within(pool: Pool, start: datetime, end: datetime, target_s: float) -> floa
 
 
 def _share(within: float | None) -> str:
-    return "" if within is None else f" ({within * 100:.1f} % in time)"
+    return "" if within is None else f" ({within * 100:.1f}% in time)"

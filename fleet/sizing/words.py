@@ -25,4 +25,4 @@ def seconds(value: float) -> str:
 
 def share(value: float) -> str:
     """99 %, 99.9 %, 95 %."""
-    return f"{value * 100:.4g} %"
+    return f"{value * 100:.4g}%"

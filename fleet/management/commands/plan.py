@@ -49,7 +49,7 @@ class Command(Refusing):
         for result in made.results:
             first, last = result.months[0], result.months[-1]
             waits = f"  wait p95 {result.waits.p95_s:,.0f} s" if result.waits else ""
-            held = f"{result.capacity / case.workers * 100:.0f} % of today"
+            held = f"{result.capacity / case.workers * 100:.0f}% of today"
             jobs = f"{money.display(first.job_microusd)} a job now, {money.display(last.job_microusd)} in month {last.month}"
             self.stdout.write(f"  {result.option.name:<12} +{money.display(result.option.monthly_microusd)} a month, holds {held}, {jobs}{waits}")
         for even in made.break_even:

@@ -201,7 +201,7 @@ def _check(options: dict[str, Any]) -> None:
     if options["max"] < options["base"]:
         refuse("max", f"The maximum of {options['max']:,} is below the base of {options['base']:,}.", "Raise --max or lower --base.")
     if not 0 < options["slo_share"] < 1:
-        refuse("slo_share", f"A share lies between 0 and 1, not at {options['slo_share']:g}.", "Write 0.99 for 99 %.")
+        refuse("slo_share", f"A share lies between 0 and 1, not at {options['slo_share']:g}.", "Write 0.99 for 99%.")
     if options["tick"] < 0.1:
         refuse("tick", "A tick must be a tenth of a second at least.", "15 is usual.")
     if not 0 <= options["price"] <= 1e6:
