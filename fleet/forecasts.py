@@ -38,6 +38,7 @@ def refresh(pool: Pool, *, now: datetime) -> Forecast:
         return made
     before = latest(pool, now=now)
     rows = [_make(pool, None, before=before, now=now)]
+    rows[0].backtest["published"] = published_error(pool, now=now).plain()
     rows += [_make(pool, workflow, before=None, now=now) for workflow in forecast_series.busiest(pool, now=now)]
     with transaction.atomic():
         Pool.objects.select_for_update().get(id=pool.id)
@@ -98,6 +99,11 @@ class Published:
     """Share of the hours that came inside the 80 % range, a day ahead."""
     hours: int
     words: str
+
+    def plain(self) -> dict[str, Any]:
+        """What is kept with the next forecast, in `Forecast.backtest["published"]`, for pages that must not count it again."""
+        named = {"half_hour": self.half_hour, "two_hours": self.two_hours, "day": self.day, "covered": self.covered}
+        return {**{name: None if value is None else round(value, 6) for name, value in named.items()}, "hours": self.hours, "days": ERROR_DAYS}
 
 
 def published_error(pool: Pool, *, now: datetime) -> Published:

@@ -174,10 +174,24 @@ def forecast_words(ahead: Ahead | None, *, now: datetime, enough_days: float = F
         parts.append(f"error {numbers.pct(wape)} of demand")
     if isinstance(coverage := tested.get("coverage"), int | float) and math.isfinite(coverage):
         parts.append(f"its 80% range held {numbers.pct(coverage)} of the time")
-    said = f"Forecast by {row.method}" + (f": {', '.join(parts)}" if parts else "")
+    missed = _missed(tested.get("published"))
+    tests = f"{'tested on the past: ' if missed else ''}{', '.join(parts)}" if parts else ""
+    found = [text for text in (missed, tests) if text]
+    said = f"Forecast by {row.method}" + (f": {'; '.join(found)}" if found else "")
     return f"{said}, made {numbers.ago(row.made_at, now)}." + (
         "" if row.usable else f" Not used for the floor: {row.why.rstrip('.') or 'its error is too large'}."
     )
+
+
+def _missed(published: Any) -> str:
+    """By how much the forecasts that were made missed what came; empty while none can be compared."""
+    if not isinstance(published, dict):
+        return ""
+    found = []
+    for name, when in (("half_hour", "at 30 min"), ("two_hours", "at 2 h"), ("day", "a day ahead")):
+        if isinstance(share := published.get(name), int | float) and math.isfinite(share):
+            found.append(f"{numbers.pct(share)} {when}")
+    return f"in the last {published.get('days', 7)} d it really missed demand by {', '.join(found)}" if found else ""
 
 
 def summary(minutes: Minutes, ahead: Ahead | None, *, ready: int, maximum: int, until: datetime) -> str:

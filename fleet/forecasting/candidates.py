@@ -145,7 +145,8 @@ class WeekdayMedian(Slots):
 
 
 def _median(values: Floats, weights: Floats) -> Floats:
-    """The weighted median of each column, between neighbours where the half falls between them."""
+    """The weighted median of each column, between neighbours where the half falls between them. What weighs nothing is put behind the others."""
+    values = np.where(weights > 0, values, 2 * values.max() + 1)
     order = np.argsort(values, axis=0, kind="stable")
     values, weights = np.take_along_axis(values, order, axis=0), np.take_along_axis(weights, order, axis=0)
     total = weights.sum(axis=0)
@@ -156,7 +157,7 @@ def _median(values: Floats, weights: Floats) -> Floats:
 class Analogues:
     """What followed the past days that were most like the last `days`; the one of a week ago counts as nearer than it looks.
 
-    Days are compared by the mean of three hours, as single hours say little. One more than `reach` times as far as the nearest is none of them.
+    A day more than `reach` times as far as the nearest is none of them.
     """
 
     name = "days like these"
@@ -185,8 +186,8 @@ class Analogues:
         ends = np.arange(n - per_day, window - 1, -per_day)
         if not len(ends):
             return root[-per_day:]
-        last = _blurred(root[-window:], per_day)
-        seen = np.array([np.abs(_blurred(root[e - window : e], per_day) - last).mean() for e in ends])
+        last = root[-window:]
+        seen = np.array([np.abs(root[e - window : e] - last).mean() for e in ends])
         far = seen - np.where((n - ends) % (WEEK_DAYS * per_day) == 0, self.week_bonus * float(np.median(seen)), 0.0)
         near = np.argsort(far, kind="stable")[: self.nearest]
         found = ends[near[far[near] <= max(far[near[0]], self.reach * seen.min())]]
@@ -194,12 +195,6 @@ class Analogues:
         follow = np.stack([root[e : e + per_day] for e in found])
         made: Floats = weight @ follow / weight.sum()
         return made
-
-
-def _blurred(row: Floats, per_day: int) -> Floats:
-    """Each step as the mean of it and what is up to an hour away."""
-    by = per_day // 24
-    return np.convolve(np.pad(row, by, mode="edge"), np.full(2 * by + 1, 1 / (2 * by + 1)), "valid") if by else row
 
 
 class TwoDayAnalogues(Analogues):

@@ -26,7 +26,8 @@ WORST_WAPE = 0.40
 HOPELESS_WAPE = 0.60
 EXPLAINS = 0.7
 """Above WORST_WAPE the floor may still follow the range, if the forecast leaves at most this share of what "always the same" gets wrong."""
-BEATS_NAIVE = 1.0
+BEATS_NAIVE = 1.05
+"""Times the error of "as a day before"; a few days cannot tell less."""
 CALIBRATED = (0.65, 0.95)
 
 
@@ -75,8 +76,8 @@ class Verdict:
     why: str = ""
 
 
-def judge(*, days: float, wape: float, mase: float, covered: float, explained: float, demand: float) -> Verdict:
-    """`explained` is the forecast's error over that of "always the history's median"; `demand` all there was."""
+def judge(*, days: float, wape: float, naive: float, covered: float, explained: float, demand: float) -> Verdict:
+    """`naive` is the forecast's error over that of "as a day before", `explained` over that of "always the history's median"; `demand` all there was."""
     if demand <= 0:
         return Verdict(False, "There was no demand at all: what is seen now decides.")
     if days < LEAST_DAYS:
@@ -85,7 +86,7 @@ def judge(*, days: float, wape: float, mase: float, covered: float, explained: f
         return Verdict(False, "Its error could not be measured on the past: what is seen now decides.")
     if wape <= WORST_WAPE:
         return Verdict(True)
-    if wape <= HOPELESS_WAPE and explained <= EXPLAINS and _at_most(mase, BEATS_NAIVE) and CALIBRATED[0] <= covered <= CALIBRATED[1]:
+    if wape <= HOPELESS_WAPE and explained <= EXPLAINS and _at_most(naive, BEATS_NAIVE) and CALIBRATED[0] <= covered <= CALIBRATED[1]:
         return Verdict(True, f"Its error is {wape:.0%} of demand, but its range held {covered:.0%} of the time: the floor goes by the range.")
     return Verdict(False, f"Its error is {wape:.0%} of demand, more than {WORST_WAPE:.0%}: what is seen now decides.")
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from fleet.forecasting import backtest, choice, conformal
 from fleet.forecasting.backtest import Errors, Fold
-from fleet.forecasting.candidates import CANDIDATES, RecentMean, forecast_all
+from fleet.forecasting.candidates import CANDIDATES, RecentMean, Yesterday, forecast_all
 from fleet.forecasting.choice import Choice
 from fleet.forecasting.series import WEEK_DAYS, Floats, Series, coarse, filled, settled
 
@@ -88,7 +88,7 @@ def make(series: Series, *, horizon: int, target_share: float = 0.99, folds: int
     verdict = choice.judge(
         days=since.days,
         wape=own.wape,
-        mase=own.mase,
+        naive=_naive(own, errors.get(Yesterday.name)),
         covered=walked.coverage,
         explained=_explained(since, full, own, first),
         demand=float(np.nansum(since.values)),
@@ -236,6 +236,12 @@ def _explained(series: Series, folds: Sequence[Fold], own: Errors, steps: int) -
         flat.append((np.full(steps, float(np.nanmedian(past)) if not np.isnan(past).all() else 0.0), fold.came[:steps], float("nan")))
     other = backtest.measure(flat)
     return own.mae / other.mae if other.mae > 0 else float("inf")
+
+
+def _naive(own: Errors, other: Errors | None) -> float:
+    """The procedure's error over that of "as a day before": on the same days or, as they may be two, over the history; the lesser counts."""
+    same = own.mae / other.mae if other is not None and other.folds == own.folds and other.mae > 0 else float("nan")
+    return float(np.fmin(same, own.mase))
 
 
 def _plain(value: float | None) -> float | None:

@@ -119,6 +119,20 @@ def test_a_young_forecast_says_how_many_days_it_has_and_a_poor_one_why_it_is_not
     assert "Not used for the floor: its error was 61%." in rows.look(client, "/ops/fleet/pools/l40s/")
 
 
+def test_the_page_says_by_how_much_the_forecasts_that_were_made_really_missed(now, pool):
+    minutes(pool, now)
+    client = work_rows.client("account")
+    tested = {"wape": 0.081, "coverage": 0.79}
+    published = {"half_hour": 0.1, "two_hours": 0.2, "day": None, "covered": None, "hours": 40, "days": 7}
+    forecast(pool, now - timedelta(minutes=1), backtest=tested | {"published": published})
+    html = rows.look(client, "/ops/fleet/pools/l40s/")
+    assert "in the last 7 d it really missed demand by 10% at 30 min, 20% at 2 h; tested on the past: error 8.1% of demand" in html
+    for odd in (None, "soon", {"half_hour": None, "two_hours": "much", "day": None}):
+        forecast(pool, now, backtest=tested | {"published": odd})
+        html = rows.look(client, "/ops/fleet/pools/l40s/")
+        assert "really missed" not in html and ": error 8.1% of demand" in html, odd
+
+
 def test_without_a_forecast_the_page_says_so_and_looks_not_ahead(now, pool):
     html = rows.look(work_rows.client("viewer"), "/ops/fleet/pools/l40s/")
     assert "No forecast yet" in html

@@ -84,13 +84,14 @@ def test_noise_without_a_pattern_is_left_to_what_is_seen_now() -> None:
 
 
 def test_a_large_error_is_forgiven_only_when_the_range_holds_and_the_pattern_is_real() -> None:
-    terms = {"days": 14, "wape": 0.5, "mase": 0.8, "covered": 0.8, "explained": 0.5, "demand": 10.0}
+    terms = {"days": 14, "wape": 0.5, "naive": 0.8, "covered": 0.8, "explained": 0.5, "demand": 10.0}
     assert judge(**terms).usable
     for change in (
         {"covered": 0.5},
         {"covered": 1.0},
         {"explained": 0.9},
-        {"mase": 1.1},
+        {"naive": 1.1},
+        {"naive": float("nan")},
         {"wape": 0.9},
         {"days": 6.9},
         {"demand": 0.0},

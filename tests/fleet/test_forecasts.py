@@ -194,6 +194,9 @@ def test_the_published_error_compares_what_was_said_with_what_came(pool: Pool, w
     assert found.day == pytest.approx(0.0)
     assert found.covered == 1.0
     assert found.words == "Last 7 d: 10.0% at 30 min, 20.0% at 2 h"
+    kept = forecasts.refresh(pool, now=NOW + HOUR).backtest["published"]  # for the pool's page
+    assert kept["half_hour"] == pytest.approx(0.10, abs=0.01)
+    assert (kept["days"], kept["hours"]) == (7, found.hours)
 
 
 def test_old_forecasts_are_thinned_to_one_a_day_and_then_forgotten(pool: Pool, workflow: Workflow) -> None:
