@@ -21,6 +21,7 @@ from fleet.providers.base import Instance, Observed, Provider, ProviderError
 log = logging.getLogger(__name__)
 
 DRAIN_GRACE = timedelta(seconds=30)
+HEARD_EVERY = timedelta(seconds=10)
 NEVER_LAUNCHED = timedelta(seconds=10)
 NEVER_LAUNCHED_ELSEWHERE = timedelta(seconds=120)
 """The same where a launch is calls over a network: sixteen are made eight at a time, and those with GPUs named one by one."""
@@ -39,12 +40,19 @@ def look_after(pool: Pool, *, provider: Provider | None = None, fence: Callable[
         seen = None
         done.append(f"provider unavailable: {error}"[:100])
     if seen is not None:
+        _note_heard(pool, now - timedelta(seconds=seen.heard_s))
         done += _closed(pool, seen, now=now)
         done += adoption.settle(pool, by, seen, fence=fence, now=now)
         if by.counted:
             done += _tended(pool, by)
     round_ = _Round(pool, by, seen, fence, now)
     return done + [said for worker in rows if (said := round_.check(worker))] + preemption.look_after(pool, provider=by, fence=fence, now=now)
+
+
+def _note_heard(pool: Pool, at: datetime) -> None:
+    """Write down when the provider was last heard, a few times a minute: others write to the row of the pool as well."""
+    if pool.provider_heard_at is None or abs(at - pool.provider_heard_at) >= HEARD_EVERY:
+        Pool.objects.filter(id=pool.id).update(provider_heard_at=at)
 
 
 def _closed(pool: Pool, seen: Observed, *, now: datetime) -> list[str]:

@@ -120,6 +120,9 @@ def _standing(pools: Sequence[Pool], said: Mapping[int, ScalingDecision], now: d
     halted = GaugeMetricFamily("comfyplane_pool_halted", "Whether ordering stopped after a crash loop", labels=["pool"])
     paused = GaugeMetricFamily("comfyplane_pool_sizing_paused", "Whether somebody paused sizing", labels=["pool"])
     down = GaugeMetricFamily("comfyplane_pool_provider_unavailable", "Whether the provider could not be asked or did not take the last order", labels=["pool"])
+    heard = GaugeMetricFamily(
+        "comfyplane_provider_heard_seconds", "Seconds since the provider last listed the pool's workers or told of a change; absent before", labels=["pool"]
+    )
     at_most = GaugeMetricFamily("comfyplane_pool_at_maximum", "Whether more workers are wanted than the pool may have", labels=["pool"])
     for pool in pools:
         bound = said[pool.id].bound if pool.id in said else ""
@@ -127,7 +130,9 @@ def _standing(pools: Sequence[Pool], said: Mapping[int, ScalingDecision], now: d
         paused.add_metric([pool.slug], pool.paused_until is not None and pool.paused_until > now)
         down.add_metric([pool.slug], bound == "provider unavailable")
         at_most.add_metric([pool.slug], bound.startswith("maximum of"))
-    yield from (halted, paused, down, at_most)
+        if pool.provider_heard_at is not None:
+            heard.add_metric([pool.slug], max(0.0, (now - pool.provider_heard_at).total_seconds()))
+    yield from (halted, paused, down, at_most, heard)
 
 
 def _moves(names: Mapping[int, str], now: datetime) -> Iterator[Family]:

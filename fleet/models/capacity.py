@@ -46,6 +46,7 @@ class Pool(models.Model):
     virtual_time = models.BigIntegerField(default=0, help_text="Fair tag of the last claimed job")
     halted_at = models.DateTimeField(null=True, blank=True, help_text="Ordering stopped after a crash loop")
     halted_reason = models.CharField(max_length=300, blank=True)
+    provider_heard_at = models.DateTimeField(null=True, blank=True, help_text="When its provider last listed its workers, or said that one changed")
     created_at = models.DateTimeField()
 
     class Meta:

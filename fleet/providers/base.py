@@ -66,6 +66,8 @@ class Observed:
     instances: Mapping[str, Instance] = field(default_factory=dict)
     wanted: int | None = None
     """Of a provider that is told a count: the count it was told."""
+    heard_s: float = 0.0
+    """Of a provider that is watched: seconds since it last said anything of its workers."""
     silent: Mapping[str, str] = field(default_factory=dict)
     """Of a provider of several machines: the hosts that did not answer, and why. The rest is known."""
     closed: frozenset[int | None] = frozenset()

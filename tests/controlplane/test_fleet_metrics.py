@@ -47,7 +47,9 @@ def world(db: Any) -> World:
 def everything(world: World) -> datetime:
     """Every family has a sample."""
     now = world.now
-    Pool.objects.filter(id=world.pool.id).update(budget_per_hour_microusd=10_000_000, budget_per_day_microusd=100_000_000)
+    Pool.objects.filter(id=world.pool.id).update(
+        budget_per_hour_microusd=10_000_000, budget_per_day_microusd=100_000_000, provider_heard_at=now - timedelta(seconds=7)
+    )
     PoolOffer.objects.create(pool=world.pool, rank=1, gpu="l4", market="spot", price_per_hour_microusd=1, interruptions=3)
     world.fill(4)
     emergencies.raise_capacity(world.pool, maximum=8, expires_at=now + HOUR, actor="s", now=now)

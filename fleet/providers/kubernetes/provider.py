@@ -59,7 +59,7 @@ class Kubernetes:
             seen = reading.instance(pod, context=spec.context, node=node, short_after_s=patience.get(_offer(pod)), now=now)
             if seen is not None:
                 found[name] = seen
-        return Observed(found, wanted)
+        return Observed(found, wanted, heard_s=land.pods.age_s or 0.0)
 
     def launch(self, worker: Worker) -> Ref:
         raise Refused("Pods are not started one by one: the pool's count is set.")
