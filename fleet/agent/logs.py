@@ -60,7 +60,9 @@ def about(**fields: Any) -> Iterator[None]:
 def configure(level: str = "info") -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonLines())
-    root = logging.getLogger("fleet.agent")
-    root.handlers[:] = [handler]
-    root.setLevel(level.upper())
-    root.propagate = False
+    # The loop warns too, of a process that somebody else waited for: plain text between the objects, were it left alone.
+    for name, least in (("fleet.agent", level.upper()), ("asyncio", "WARNING")):
+        root = logging.getLogger(name)
+        root.handlers[:] = [handler]
+        root.setLevel(least)
+        root.propagate = False

