@@ -81,7 +81,7 @@ def open_page(chromium, live_server, operator):
     yield opened
     for context in contexts:
         context.close()
-    expected = ("net::ERR", "304", "404", "htmx:")  # what a browser says of a server that went away, which one test wants
+    expected = ("net::ERR", "304", "404", "422", "htmx:")  # what a browser says of a refused form, and of a server that went away, which one test wants
     assert [s for s in said if not any(word in s for word in expected)] == []
 
 
@@ -264,6 +264,26 @@ def test_without_javascript_pages_read_and_actions_work(open_page, world):
     page.goto("/ops/")
     assert "Needs you" in page.content()
     assert page.locator(".needs-js:visible").count() == 0
+
+
+@pytest.mark.parametrize("script", [True, False])
+def test_a_kind_of_machine_is_added_corrected_and_moved_by_hand(open_page, world, script):
+    page = open_page("/ops/fleet/pools/a10-staging/machines/", java_script_enabled=script, width=390)
+    page.get_by_role("link", name="Add a kind").click()
+    page.get_by_label("GPU").fill("A100")
+    page.get_by_label("Cost of one worker, dollars an hour").fill("-2")
+    page.get_by_role("button", name="Add the kind").click()
+    assert "A price cannot be negative." in page.locator("#f-price-h").inner_text() and page.get_by_label("GPU").input_value() == "A100"
+    page.get_by_label("Cost of one worker, dollars an hour").fill("2")
+    page.get_by_role("button", name="Add the kind").press("Enter")
+    machines = page.get_by_role("table").locator(".main-link")
+    assert machines.all_inner_texts() == ["L40S", "L4", "A100"]
+    page.get_by_role("button", name="Try A100 on demand sooner").press("Enter")
+    page.wait_for_url("**/machines/#m-*")
+    assert machines.all_inner_texts() == ["L40S", "A100", "L4"]
+    page.get_by_role("button", name="Ask again now").click()
+    page.get_by_text("L40S is asked for again when a10-staging next needs a worker.").wait_for()
+    assert page.get_by_role("heading", level=1).inner_text() == "a10-staging orders L40S first"
 
 
 def test_nothing_is_asked_of_another_host(chromium, open_page, world, live_server):
