@@ -225,7 +225,9 @@ WEBHOOK_ALLOW_NETWORKS: list[str] = env.list("WEBHOOK_ALLOW_NETWORKS", [])  # e.
 WEBHOOK_TIMEOUT_S = env.float("WEBHOOK_TIMEOUT_S", 10.0)
 
 # -- housekeeping (never dispatch): see docs/processes.md ------------------------------------------------
+HEARTBEAT_FILE = env.str("HEARTBEAT_FILE", "")  # touched while controller or tasks work, for a liveness probe
 Q_CLUSTER = {
+    "broker_class": "controlplane.kernel.heartbeat.Broker",
     "name": "comfyplane",
     "orm": "default",
     "workers": 2,  # a build takes minutes: it leaves room for the others

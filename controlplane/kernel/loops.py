@@ -27,6 +27,9 @@ log = logging.getLogger(__name__)
 LEASE_S = 15.0
 LATE_AFTER_S = 60.0
 LONGEST_BACK_OFF_S = 60.0
+BEAT_S = 5.0
+HUNG_S = 600.0
+"""A loop that has not turned for so long hangs: no step takes that long, and a follower turns every third of a lease."""
 FORGET_AFTER = timedelta(days=1)
 
 
@@ -160,10 +163,12 @@ class Runner:
         self.loop, self.holder, self.clock = loop, holder, clock
         self.epoch: int | None = None
         self.failures = 0
+        self.turned_at = time.monotonic()
         self.due_at = self.renew_at = clock()
 
     def turn(self, *, at_once: bool = False) -> float:
         """Seconds to wait before the next turn; `at_once` ticks now even when the loop ran a moment ago."""
+        self.turned_at = time.monotonic()
         now = self.clock()
         if self.epoch is None:
             lead = take(self.loop, holder=self.holder, now=now)
@@ -243,14 +248,27 @@ class Runner:
         self.epoch = None
 
 
-def run(loops: Iterable[Loop], *, stop: threading.Event, holder: str, clock: Callable[[], datetime], grace_s: float = 30.0) -> bool:
-    """Run every loop in a thread of its own until `stop` is set; tell whether all of them ended within the grace."""
-    threads = [
-        threading.Thread(target=_keep_turning, args=(Runner(loop, holder=holder, clock=clock), stop), name=f"loop-{loop.name}", daemon=True) for loop in loops
-    ]
+def run(
+    loops: Iterable[Loop],
+    *,
+    stop: threading.Event,
+    holder: str,
+    clock: Callable[[], datetime],
+    grace_s: float = 30.0,
+    beat: Callable[[], None] = lambda: None,
+) -> bool:
+    """Run every loop in a thread of its own until `stop` is set; tell whether all of them ended within the grace.
+
+    `beat` is called every few seconds while all of them turn: not when a thread has ended or hangs.
+    """
+    runners = [Runner(loop, holder=holder, clock=clock) for loop in loops]
+    threads = [threading.Thread(target=_keep_turning, args=(runner, stop), name=f"loop-{runner.loop.name}", daemon=True) for runner in runners]
     for thread in threads:
         thread.start()
-    stop.wait()
+    while not stop.is_set():
+        if all(thread.is_alive() for thread in threads) and all(time.monotonic() - runner.turned_at < HUNG_S for runner in runners):
+            beat()
+        stop.wait(BEAT_S)
     deadline = time.monotonic() + grace_s
     for thread in threads:
         thread.join(max(0.0, deadline - time.monotonic()))

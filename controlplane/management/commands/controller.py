@@ -13,7 +13,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.utils import timezone
 
-from controlplane.kernel import loops
+from controlplane.kernel import heartbeat, loops
 from controlplane.kernel.ids import token
 
 ROOMS = ("fleet",)  # each exports LOOPS in its loops.py
@@ -45,7 +45,7 @@ class Command(BaseCommand):
         stop = threading.Event()
         _stop_on_signals(stop)
         self.stderr.write(f"controller {holder}: {len(chosen)} loops")
-        if not loops.run(chosen, stop=stop, holder=holder, clock=timezone.now):
+        if not loops.run(chosen, stop=stop, holder=holder, clock=timezone.now, beat=heartbeat.beat):
             raise CommandError("A loop did not end in time; its lead ends with its lease.")
         return None
 
