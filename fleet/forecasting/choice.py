@@ -1,6 +1,6 @@
 """Which candidate forecasts a series, by what each got wrong in the past, and whether the result is good enough to move a floor.
 
-The ensemble is preferred: few folds cannot tell good luck from skill. A candidate that was as good over enough
+The ensemble is preferred: few folds cannot tell good luck from skill. A candidate that was a tenth better over enough
 folds joins it; one that was clearly better replaces it.
 """
 
@@ -19,8 +19,8 @@ from fleet.forecasting.series import Floats
 ENOUGH_FOLDS = 7
 """Before anybody is preferred by its errors."""
 CLEARLY_BETTER = 0.85
-JOINS = 1.0
-"""A candidate with at most so many times the core's error joins the ensemble."""
+JOINS = 0.9
+"""A candidate with at most so many times the core's error joins the ensemble: one that was as good may only not have seen a weekend."""
 LEAST_DAYS = 7.0
 WORST_WAPE = 0.40
 HOPELESS_WAPE = 0.60
