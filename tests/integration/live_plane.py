@@ -74,7 +74,7 @@ class Plane:
             left.kill()
 
     def manage(self, *words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-        return subprocess.run([sys.executable, "manage.py", *words], cwd=ROOT, env=self.environment, capture_output=True, text=True, check=check, timeout=120)
+        return subprocess.run([sys.executable, "manage.py", *words], cwd=ROOT, env=self.environment, capture_output=True, text=True, check=check, timeout=240)
 
     def credentials(self) -> dict[str, Any]:
         told: dict[str, Any] = json.loads(self.manage("credentials", "--json").stdout)

@@ -14,7 +14,7 @@ CHROMIUM = os.environ.get("CHROMIUM", "/usr/bin/chromium")
 ARGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update", "--disable-sync", "--no-first-run"]
 JOBS = 50
 BASE, MAXIMUM = 1, 4
-UP_S, BACK_S = 120.0, 300.0
+UP_S, BACK_S = 300.0, 600.0  # on a machine with much else to do
 
 
 @pytest.fixture
@@ -44,7 +44,7 @@ def test_fifty_slow_jobs_take_the_demo_pool_from_its_base_to_its_maximum_and_bac
     page.wait_for_url("**/ops/fleet/pools/default/**")
     page.evaluate("window.stayed = true")
     assert _tile(page, "Ready workers")[1] == f"of {MAXIMUM}"
-    _until(page, "the base to be ready", lambda: _ready(page) >= BASE, seconds=60, plane=plane)
+    _until(page, "the base to be ready", lambda: _ready(page) >= BASE, seconds=120, plane=plane)
 
     sent = plane.manage("demo_load", "--jobs", str(JOBS))
     assert f"{JOBS} jobs of night-lights were sent" in sent.stdout and "/ops/fleet/pools/default/" in sent.stdout

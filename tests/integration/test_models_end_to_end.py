@@ -42,7 +42,7 @@ def test_a_locked_model_is_fetched_for_the_first_job_and_here_for_the_next(make_
 
             def run() -> str:
                 job = client.post(f"/v1/workflows/{slug}/jobs", json={"inputs": {}}).json()["id"]
-                until(lambda: client.get(f"/v1/jobs/{job}").json()["status"] not in ("queued", "running"), seconds=60, what=plane.logs)
+                until(lambda: client.get(f"/v1/jobs/{job}").json()["status"] not in ("queued", "running"), seconds=180, what=plane.logs)
                 ended = client.get(f"/v1/jobs/{job}").json()
                 assert ended["status"] == "succeeded", (ended, plane.logs())
                 return str(job)
@@ -60,7 +60,7 @@ def test_a_locked_model_is_fetched_for_the_first_job_and_here_for_the_next(make_
             def scraped() -> str:
                 return client.get("/metrics", headers={"Authorization": f"Bearer {token}"}).text
 
-            until(lambda: 'comfyplane_model_store_events{event="hit"' in scraped(), seconds=30, what=scraped)
+            until(lambda: 'comfyplane_model_store_events{event="hit"' in scraped(), seconds=90, what=scraped)
             caps = re.findall(r'comfyplane_model_store_bytes{kind="cap",pool="[^"]+"} (\S+)', scraped())
             assert caps and {float(cap) for cap in caps} == {float(2**30)}, "one store, however many workers share it"
         assert plane.stop() == 0

@@ -17,11 +17,11 @@ def test_every_endpoint_is_tried_by_itself_the_smart_endpoint_uses_what_was_meas
     def said() -> dict:
         return json.loads(plane.manage("shell", "-v0", "-c", _MATRIX).stdout)
 
-    until(lambda: (m := said())["covered"] == m["endpoints"], seconds=120, what=plane.logs, every_s=2.0)
+    until(lambda: (m := said())["covered"] == m["endpoints"], seconds=300, what=plane.logs, every_s=2.0)
     found = said()
     assert found["endpoints"] >= 7 and found["failing"] == 0, found
 
-    again = plane.manage("smoke", "first-image@production", "--wait", "--timeout", "60", "--json")
+    again = plane.manage("smoke", "first-image@production", "--wait", "--timeout", "120", "--json")
     run = json.loads(again.stdout)["runs"][0]
     assert (run["state"], run["trigger"], run["error"]) == ("passed", "person", None) and run["job"]
 
@@ -42,7 +42,7 @@ def test_every_endpoint_is_tried_by_itself_the_smart_endpoint_uses_what_was_meas
     # The next worker is given what passed.
     (first,) = agents(plane)[:1]
     first.kill()
-    until(lambda: json.loads(plane.manage("shell", "-v0", "-c", _REHEARSED).stdout), seconds=60, what=plane.logs, every_s=2.0)
+    until(lambda: json.loads(plane.manage("shell", "-v0", "-c", _REHEARSED).stdout), seconds=180, what=plane.logs, every_s=2.0)
     assert plane.stop() == 0
 
 
