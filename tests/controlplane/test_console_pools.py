@@ -201,7 +201,7 @@ def test_changing_the_bounds_is_audited_with_before_and_after(now):
 def test_terms_that_cannot_be_change_nothing_and_are_named_beside_their_field(now, wrong):
     factories.make_pool(now=now, slug="p", base=1, max=2)
     body = {"base": "1", "maximum": "2", "reason": "Kept words"} | wrong
-    response = work_rows.client("fleet").post("/ops/fleet/pools/p/edit/", body)
+    response = work_rows.client("fleet", "account").post("/ops/fleet/pools/p/edit/", body)
     html = response.content.decode()
     assert response.status_code == 422
     assert 'class="hint bad b"' in html and "Kept words" in html
