@@ -81,30 +81,15 @@ def submit(
     if webhook_url:
         outbound.check_url(webhook_url)
     pool_id = _pool_id(workflow)
-    fast = None
-    if measures.in_force(pool_id, now=now) and source != Job.SMOKE and not _remembered(workflow, chosen, values, customer, now=now):
-        overflow.refuse_shed(pool_id, customer_id=customer.id, priority=rank, now=now)
-        fast = overflow.fast(
-            pool_id,
-            workflow_id=workflow.id,
-            version=chosen,
-            values=values,
-            given=inputs,
-            pinned=pinned,
-            customer_id=customer.id,
-            priority=rank,
-            now=now,
-        )
-    asked = chosen
+    asked, fast = chosen, None
+    if source != Job.SMOKE:  # it must run what it tests
+        fast = _measured(workflow, chosen, values, inputs, pool_id=pool_id, customer=customer, rank=rank, pinned=pinned, now=now)
     if fast is not None:
         chosen, values = fast.version, fast.values
     values = input_files.keep_inline(chosen, values, customer=customer, now=now)
     input_files.check_owned(chosen, values, customer_id=customer.id)
     expected = estimates.of_version(chosen.id, now=now)
-    terms = pricing.Terms(plan.price_per_job_microusd, plan.price_per_gpu_second_microusd)
-    quote = pricing.quote(terms, expected_s=expected.p95_s)
-    if asked is not chosen:  # never dearer than what was asked for
-        quote = min(quote, pricing.quote(terms, expected_s=estimates.of_version(asked.id, now=now).p95_s))
+    quote = _quote(plan, chosen, asked, now=now)
     # A smoke job must run, whatever is remembered.
     result_key = result_key_of(chosen, values) if workflow.result_cache_s and source != Job.SMOKE else ""
     job = Job(
@@ -133,19 +118,7 @@ def submit(
         quote_microusd=quote,
     )
     try:
-        if not result_key and at_once.possible():
-            at_once_standing = at_once.admit(job, plan=plan, expected_s=expected.p50_s, now=now)
-            if at_once_standing is not None:
-                return Admitted(job, replayed=False, standing=at_once_standing)
-        with transaction.atomic():
-            standing = quotas.reserve(customer_id=customer.id, plan=plan, amount_microusd=quote, now=now)
-            equal = _equal(job, max_age=timedelta(seconds=workflow.result_cache_s), now=now) if result_key else None
-            if equal is None:
-                job.fair_tag = _take_place(job, expected_s=expected.p50_s, weight=plan.weight)
-                sql.insert(job, returning=wake.TELL_POOL if wake.tells() else "")
-            else:  # takes nobody's turn, so it gets no place in line
-                sql.insert(job)
-                _answer_with(equal, job, now=now)
+        standing = _enter(job, plan, cached_s=workflow.result_cache_s if result_key else 0, expected_s=expected.p50_s, now=now)
     except (IntegrityError, LimitExceeded, OutOfMoney):
         # Another request with the same idempotency key came first, in the same instant, and may have taken the last place.
         before = earlier(customer.id, idempotency_key, body_sha256) if idempotency_key else None
@@ -153,6 +126,60 @@ def submit(
             raise
         return Admitted(before, replayed=True)
     return Admitted(job, replayed=False, standing=standing)
+
+
+def _measured(
+    workflow: Workflow,
+    version: Version,
+    values: dict[str, Any],
+    given: dict[str, Any],
+    *,
+    pool_id: int,
+    customer: Customer,
+    rank: int,
+    pinned: bool,
+    now: datetime,
+) -> overflow.Fast | None:
+    """What the emergency measures in force make of the job: turned away (Unavailable), run the faster way, or nothing."""
+    if not measures.in_force(pool_id, now=now) or _remembered(workflow, version, values, customer, now=now):
+        return None
+    overflow.refuse_shed(pool_id, customer_id=customer.id, priority=rank, now=now)
+    return overflow.fast(
+        pool_id,
+        workflow_id=workflow.id,
+        version=version,
+        values=values,
+        given=given,
+        pinned=pinned,
+        customer_id=customer.id,
+        priority=rank,
+        now=now,
+    )
+
+
+def _quote(plan: PlanRevision, version: Version, asked: Version, *, now: datetime) -> int:
+    """Micro-dollars to reserve: the most a run of `version` costs by what is measured, and never more than one of what was asked for."""
+    terms = pricing.Terms(plan.price_per_job_microusd, plan.price_per_gpu_second_microusd)
+    quote = pricing.quote(terms, expected_s=estimates.of_version(version.id, now=now).p95_s)
+    return quote if asked is version else min(quote, pricing.quote(terms, expected_s=estimates.of_version(asked.id, now=now).p95_s))
+
+
+def _enter(job: Job, plan: PlanRevision, *, cached_s: int, expected_s: float, now: datetime) -> quotas.Standing:
+    """Reserve, take a place and insert the job, or answer it with an equal one at most `cached_s` old; all of it or nothing."""
+    if not cached_s and at_once.possible():
+        standing = at_once.admit(job, plan=plan, expected_s=expected_s, now=now)
+        if standing is not None:
+            return standing
+    with transaction.atomic():
+        standing = quotas.reserve(customer_id=job.customer_id, plan=plan, amount_microusd=job.quote_microusd, now=now)
+        equal = _equal(job, max_age=timedelta(seconds=cached_s), now=now) if cached_s else None
+        if equal is None:
+            job.fair_tag = _take_place(job, expected_s=expected_s, weight=plan.weight)
+            sql.insert(job, returning=wake.TELL_POOL if wake.tells() else "")
+        else:  # takes nobody's turn, so it gets no place in line
+            sql.insert(job)
+            _answer_with(equal, job, now=now)
+    return standing
 
 
 def live_version(workflow: Workflow) -> Version:
