@@ -9,12 +9,9 @@ from __future__ import annotations
 import contextlib
 import logging
 import threading
-import time
-from collections import deque
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from datetime import datetime
 from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
@@ -26,7 +23,7 @@ from controlplane.kernel.errors import Invalid
 from fleet import tokens
 from fleet.models import Pool, PoolOffer, Worker
 from fleet.providers import docker_container as container
-from fleet.providers import docker_pull, docker_settings
+from fleet.providers import docker_pull, docker_reading, docker_settings
 from fleet.providers.base import Instance, NoCapacity, Observed, ProviderError, Ref, Refused, Unavailable
 from fleet.providers.docker_engine import CHANGE_S, Engine, Gone, MissingImage, Taken
 from fleet.providers.docker_settings import Options
@@ -39,9 +36,6 @@ AT_ONCE = 8
 HALF_LAUNCHED_S = 30.0
 MOST_DETAILS = 50
 MOST_FINISHED = 4
-MAX_LOG = 256_000
-MAX_LINE = 500
-LOG_S = 5.0
 
 
 class Docker:
@@ -93,7 +87,7 @@ class Docker:
 
     def stop(self, ref: Ref, *, force: bool = False) -> None:
         """SIGTERM makes the agent finish its job and leave; the engine does not start it again after a signal of ours."""
-        id_ = _id(ref)
+        id_ = docker_reading.id_of(ref)
         if not id_:
             return
         engine = self._engine_of(ref)
@@ -111,17 +105,17 @@ class Docker:
                     engine.call(lambda api: api.stop(id_, timeout=0), within_s=CHANGE_S)
 
     def boot_log(self, ref: Ref, *, lines: int = 40) -> list[str]:
-        if not _id(ref):
+        if not docker_reading.id_of(ref):
             return []
         try:
-            return self._engine_of(ref).call(lambda api: _read(api, _id(ref), lines))
+            return self._engine_of(ref).call(lambda api: docker_reading.read(api, docker_reading.id_of(ref), lines))
         except Exception as error:  # it is asked for on behalf of somebody who has worse to tell
-            log.info("no log of a container", extra={"container": _id(ref)[:12], "why": str(error)[:200]})
+            log.info("no log of a container", extra={"container": docker_reading.id_of(ref)[:12], "why": str(error)[:200]})
             return []
 
     def forget(self, instance: str, ref: Ref) -> None:
-        if _id(ref):
-            self._remove(self._engine_of(ref), _id(ref))
+        if docker_reading.id_of(ref):
+            self._remove(self._engine_of(ref), docker_reading.id_of(ref))
 
     def price(self, pool: Pool, offer: PoolOffer | None) -> int:
         return pool.price_per_hour_microusd if offer is None else offer.price_per_hour_microusd
@@ -153,7 +147,7 @@ class Docker:
 
     def _containers(self, engine: Engine, pool: Pool) -> list[Instance]:
         labels = [f"{container.INSTALLATION}={self.installation}", f"{container.POOL_NUMBER}={pool.pk}"]
-        rows = engine.call(partial(_listed, labels=labels, whole=(container.INSTANCE,)))
+        rows = engine.call(partial(docker_reading.listed, labels=labels, whole=(container.INSTANCE,)))
         rows.sort(key=lambda row: row.get("Created") or 0, reverse=True)
         self._finish(engine, [row for row in rows if row.get("State") == "created"])
         found, looked = [], 0
@@ -162,7 +156,7 @@ class Docker:
             if row.get("State") in ("exited", "dead", "restarting") and looked < MOST_DETAILS:
                 looked += 1
                 with contextlib.suppress(Gone):
-                    details = engine.call(partial(_inspected, id_=str(row["Id"])))
+                    details = engine.call(partial(docker_reading.inspected, id_=str(row["Id"])))
             found.append(container.instance_of(row, details, host=engine.host, tls_dir=engine.tls_dir))
         return found
 
@@ -170,7 +164,7 @@ class Docker:
         """Start containers whose launch was cut short after they were made; those that cannot be started go."""
         if not rows:
             return
-        engine_s = _seconds(engine.call(lambda api: api.info()["SystemTime"]))
+        engine_s = docker_reading.seconds(engine.call(lambda api: api.info()["SystemTime"]))
         for row in [row for row in rows if engine_s - float(row.get("Created") or engine_s) > HALF_LAUNCHED_S][:MOST_FINISHED]:
             log.warning("half-launched container", extra={"container": str(row["Id"])[:12]})
             with contextlib.suppress(ProviderError):
@@ -243,7 +237,7 @@ class Docker:
 
     def _free(self, engine: Engine, options: Options, gpus: int) -> list[str]:
         """The least used of the devices named. Whoever put it there, a container that says what it uses counts. Raises NoCapacity."""
-        rows = engine.call(partial(_listed, labels=[container.DEVICES]))
+        rows = engine.call(partial(docker_reading.listed, labels=[container.DEVICES]))
         used = dict.fromkeys(options.devices, 0)
         for row in rows:
             if row.get("State") in ("created", "running", "paused", "restarting", "removing"):
@@ -292,44 +286,3 @@ class Docker:
 def _place(said: Mapping[str, Any]) -> tuple[str, str]:
     """Which engine settings or a reference mean."""
     return str(said.get("host") or settings.BUILD["DOCKER_HOST"]), str(said.get("tls_dir") or "")
-
-
-def _listed(api: Any, *, labels: list[str], whole: tuple[str, ...] = ()) -> list[dict[str, Any]]:
-    """Containers with these labels, running or not. What is no list of containers must not pass for an empty one: it raises."""
-    rows = api.containers(all=True, filters={"label": labels})
-    if not isinstance(rows, list):
-        raise TypeError("the list of containers is no list")
-    for row in rows:
-        if not (row["Id"] and row["State"] and isinstance(row["Labels"], dict) and all(row["Labels"].get(name) for name in whole)):
-            raise ValueError("a container without id, state or label")
-    return rows
-
-
-def _inspected(api: Any, *, id_: str) -> dict[str, Any]:
-    return dict(api.inspect_container(id_))
-
-
-def _id(ref: Ref) -> str:
-    return str(ref.get("container") or "")
-
-
-def _seconds(text: str) -> float:
-    """Unix time of what an engine calls now, such as 2026-11-21T13:02:41.123456789Z."""
-    return datetime.fromisoformat(f"{text[:19]}+00:00").timestamp()
-
-
-def _read(api: Any, id_: str, lines: int) -> list[str]:
-    """The last lines, bounded in bytes, in time and each in length; only what can be printed."""
-    until = time.monotonic() + LOG_S
-    kept: deque[bytes] = deque()
-    size = 0
-    for chunk in api.logs(id_, stdout=True, stderr=True, stream=True, follow=False, tail=max(1, min(lines, 1000))):
-        kept.append(chunk)
-        size += len(chunk)
-        while size > MAX_LOG and len(kept) > 1:
-            size -= len(kept.popleft())
-        if time.monotonic() > until:
-            break
-    text = b"".join(kept)[-MAX_LOG:].decode("utf-8", "replace")
-    found = ["".join(c for c in line.rstrip() if c.isprintable() or c == "\t")[:MAX_LINE] for line in text.splitlines()]
-    return [line for line in found if line][-lines:]
