@@ -6,7 +6,7 @@ from typing import Any
 
 from builds import catalogue
 from builds.models import Channel
-from fleet.api.described import CURSOR, LIMIT, SLUG, listed, nullable, record, ref, response
+from fleet.api.shapes import CURSOR, LIMIT, SLUG, listed, nullable, record, ref, response
 
 _SHARE = {"type": "number", "minimum": 0, "maximum": 1}
 _NUMBER = {"type": "number", "minimum": 0}

@@ -13,7 +13,7 @@ from billing import api as billing_api
 from billing import webhooks_api
 from builds.models import Version, Workflow
 from fleet.api import described as fleet_described
-from fleet.api import quotes_described
+from fleet.api import generate_described, quotes_described
 
 _ERROR = {"application/json": {"schema": {"$ref": "#/components/schemas/WorkflowError"}}}
 _EVERYWHERE = {
@@ -94,7 +94,7 @@ def complete(result: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
     from controlplane.api import described
 
     components = result.setdefault("components", {})
-    every = (fleet_described.SHAPES, quotes_described.SHAPES, billing_api.SHAPES, webhooks_api.SHAPES, described.SHAPES)
+    every = (fleet_described.SHAPES, generate_described.SHAPES, quotes_described.SHAPES, billing_api.SHAPES, webhooks_api.SHAPES, described.SHAPES)
     components.setdefault("schemas", {}).update({name: copy.deepcopy(shape) for shapes in every for name, shape in shapes.items()})
     components["headers"] = copy.deepcopy(_HEADERS)
     for path in result["paths"].values():

@@ -4,68 +4,30 @@ from __future__ import annotations
 
 from typing import Any
 
-from drf_spectacular.utils import OpenApiParameter, OpenApiResponse
+from drf_spectacular.utils import OpenApiParameter
 
-from fleet import choosing
-from fleet.api.waiting import MAX_WAIT_S
+from fleet.api.shapes import (
+    CURSOR,
+    JOB,
+    LIMIT,
+    PREFER,
+    SHA256,
+    SLUG,
+    SLUG_SCHEMA,
+    USD,
+    UUID,
+    WHEN,
+    listed,
+    nullable,
+    once,
+    parameter,
+    path,
+    record,
+    ref,
+    response,
+)
 from fleet.models import Job
 
-UUID: dict[str, Any] = {"type": "string", "format": "uuid"}
-WHEN: dict[str, Any] = {"type": "string", "format": "date-time"}
-USD: dict[str, Any] = {"type": "string", "pattern": r"^-?\d+\.\d{2,6}$", "description": "Exact dollars", "examples": ["0.0036"]}
-SHA256: dict[str, Any] = {"type": "string", "pattern": "^[0-9a-f]{64}$"}
-
-
-def ref(name: str) -> dict[str, Any]:
-    """A reference to the shape `name`."""
-    return {"$ref": f"#/components/schemas/{name}"}
-
-
-def nullable(shape: dict[str, Any]) -> dict[str, Any]:
-    """`shape` or null."""
-    return {**shape, "type": [shape["type"], "null"]} if isinstance(shape.get("type"), str) else {"oneOf": [shape, {"type": "null"}]}
-
-
-def record(properties: dict[str, Any], *, closed: bool = False, required: list[str] | None = None, **more: Any) -> dict[str, Any]:
-    """An object whose properties are all there, unless `required` says otherwise."""
-    shape: dict[str, Any] = {"type": "object", "properties": properties, **more}
-    names = list(properties) if required is None else required
-    return {**shape, **({"required": names} if names else {}), **({"additionalProperties": False} if closed else {})}
-
-
-def listed(name: str) -> dict[str, Any]:
-    """A page of `name`."""
-    return record(
-        {"results": {"type": "array", "items": ref(name)}, "next": nullable({"type": "string", "format": "uri", "description": "Address of the next page"})}
-    )
-
-
-def parameter(name: str, schema: dict[str, Any], description: str, *, where: Any = OpenApiParameter.QUERY, required: bool = False) -> OpenApiParameter:
-    """One parameter."""
-    return OpenApiParameter(name, schema, where, required=required, description=description)
-
-
-def path(name: str, schema: dict[str, Any], description: str) -> OpenApiParameter:
-    """One parameter of the address."""
-    return parameter(name, schema, description, where=OpenApiParameter.PATH, required=True)
-
-
-def response(shape: Any, description: str) -> OpenApiResponse:
-    """One answer in JSON."""
-    return OpenApiResponse(response=shape, description=description)
-
-
-SLUG_SCHEMA: dict[str, Any] = {"type": "string", "pattern": "^[A-Za-z0-9_-]{1,60}$"}
-LIMIT = parameter("limit", {"type": "integer", "minimum": 1, "maximum": 100, "default": 20}, "Rows a page.")
-CURSOR = parameter("cursor", {"type": "string", "pattern": "^[A-Za-z0-9_-]{1,300}$"}, "From the address in next; opaque.")
-SLUG = path("slug", SLUG_SCHEMA, "The workflow's id.")
-JOB = path("job", UUID, "The job's id.")
-PREFER = parameter(
-    "Prefer",
-    {"type": "string", "examples": ["wait=5"]},
-    f"`wait=N` holds the answer up to N seconds (at most {MAX_WAIT_S}) until the job is over.",
-    where=OpenApiParameter.HEADER,
-)
 TIME = {"type": "string", "format": "date-time"}
 
 _JOB = record(
@@ -150,55 +112,6 @@ _REQUEST = record(
     required=[],
 )
 
-_LACK = record(
-    {
-        "requirement": {"type": "string", "enum": list(choosing.REQUIREMENTS)},
-        "wanted": {"description": "What was asked for"},
-        "has": {"description": "What it has; null where nothing was measured"},
-        "message": {"type": "string"},
-    },
-    closed=True,
-)
-_CHOICE = record(
-    {
-        "workflow": {"type": "string"},
-        "version": {"type": "integer", "minimum": 1},
-        "why": {"type": "array", "items": {"type": "string"}, "description": "Sentences, with the figures"},
-        "considered": {"type": "integer", "minimum": 1, "description": "Workflows that do the task"},
-        "rejected": {
-            "type": "array",
-            "description": "Those that miss a requirement, the nearest first",
-            "items": record({"workflow": {"type": "string"}, "version": {"type": "integer"}, "lacks": {"type": "array", "items": _LACK}}, closed=True),
-        },
-    },
-    closed=True,
-)
-_AMOUNT = {"type": "number", "minimum": 0, "maximum": 1e12}
-_REQUIREMENTS = record(
-    {
-        "max_cost": {**_AMOUNT, "description": "Dollars your plan pays for a measured job"},
-        "max_seconds": {**_AMOUNT, "description": "Seconds that 95% of the measured runs took at most"},
-        "min_success": {"type": "number", "minimum": 0, "maximum": 1, "description": "Share of measured runs that succeeded"},
-        "min_quality": {"type": "string", "enum": list(choosing.QUALITIES), "description": "Rated by the operator, the best last"},
-        **{name: {"type": "boolean", "description": f"It {words}; false asks for nothing"} for name, (_, words) in choosing.CAPABILITIES.items()},
-    },
-    closed=True,
-    required=[],
-)
-_GENERATE = record(
-    {
-        "task": {
-            "type": "string", "minLength": 1, "maxLength": 60, "pattern": r"\S", "description": "The category of a workflow", "examples": ["text-to-image"],
-        },
-        "requirements": _REQUIREMENTS,
-        "prefer": {"type": "string", "enum": list(choosing.PREFERENCES), "default": "quality", "description": "Which of those that fit comes first"},
-        "dry_run": {"type": "boolean", "default": False, "description": "Answer the choice and the most it can cost; nothing runs"},
-        **{name: shape for name, shape in _REQUEST["properties"].items() if name != "version"},
-    },
-    closed=True,
-    required=["task"],
-)  # fmt: skip
-
 SHAPES: dict[str, Any] = {
     "Job": _JOB,
     "Output": _OUTPUT,
@@ -207,8 +120,6 @@ SHAPES: dict[str, Any] = {
     "File": _FILE,
     "JobRequest": _REQUEST,
     "JobPage": listed("Job"),
-    "Choice": _CHOICE,
-    "GenerateRequest": _GENERATE,
     "Waiting": record(
         {
             "code": {
@@ -230,8 +141,6 @@ SHAPES: dict[str, Any] = {
         },
         closed=True,
     ),
-    "GeneratedJob": record({**_JOB["properties"], "choice": nullable(ref("Choice"))}, closed=True),
-    "GeneratePlan": record({"dry_run": {"const": True}, "choice": ref("Choice"), "quote_usd": USD, "inputs": {"type": "object"}}, closed=True),
 }
 
 _FORM: dict[str, Any] = {
@@ -260,31 +169,10 @@ SUBMIT: dict[str, Any] = {
     "parameters": [
         SLUG,
         PREFER,
-        parameter(
-            "Idempotency-Key",
-            {"type": "string", "pattern": r"^[\x21-\x7e]{1,255}$"},
-            "The same key and request again give the first job, with `Idempotency-Replayed: true`.",
-            where=OpenApiParameter.HEADER,
-        ),
+        once("job"),
     ],
     "request": {"application/json": ref("JobRequest"), "multipart/form-data": _FORM},
     "responses": {200: response(ref("Job"), "The job is over."), 202: response(ref("Job"), "The job waits or runs; its address is in Location.")},
-}
-GENERATE: dict[str, Any] = {
-    "operation_id": "generate",
-    "summary": "Run the workflow that fits",
-    "description": (
-        "Chooses among the workflows that do the task by what was measured of them, says why, and runs it as POST /v1/workflows/{slug}/jobs would. "
-        "What was not measured meets no requirement. When nothing fits, the error no_workflow_matches lists the nearest with what each lacks. "
-        "A replayed request answers the first choice."
-    ),
-    "tags": ["jobs"],
-    "parameters": SUBMIT["parameters"][1:],
-    "request": {"application/json": ref("GenerateRequest")},
-    "responses": {
-        200: response({"oneOf": [ref("GeneratedJob"), ref("GeneratePlan")]}, "The job is over, or what a dry run would do."),
-        202: response(ref("GeneratedJob"), "The job waits or runs; its address is in Location."),
-    },
 }
 LIST_JOBS: dict[str, Any] = {
     "operation_id": "listJobs",

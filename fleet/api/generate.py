@@ -14,7 +14,7 @@ from builds.models import Version, Workflow
 from controlplane.kernel import jsonbody, money
 from controlplane.kernel.errors import Invalid, UnsupportedMedia
 from fleet import admission, choices, choosing
-from fleet.api import bodies, described, waiting
+from fleet.api import bodies, generate_described, waiting
 from fleet.api.bodies import Submission
 from fleet.api.jobs import JobEndpoint, idempotency_key
 from fleet.models import Job
@@ -29,7 +29,7 @@ class Generate(JobEndpoint):
     scopes = {"POST": "jobs:write"}
     choice: dict[str, Any] | None = None
 
-    @extend_schema(**described.GENERATE)
+    @extend_schema(**generate_described.GENERATE)
     def post(self, request: Request) -> HttpResponseBase:
         self.query()
         body = _body(request)

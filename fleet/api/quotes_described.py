@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from drf_spectacular.utils import OpenApiParameter
-
-from fleet.api.described import CURSOR, LIMIT, SLUG_SCHEMA, USD, UUID, WHEN, listed, nullable, parameter, path, record, ref, response
+from fleet.api.shapes import CURSOR, LIMIT, SLUG_SCHEMA, USD, UUID, WHEN, listed, nullable, once, path, record, ref, response
 from fleet.quotes import MOST_JOBS
 
 QUOTE = path("quote", UUID, "The quote's id.")
@@ -70,14 +68,7 @@ CREATE: dict[str, Any] = {
         "With announce, workers are made ready; that needs the money to be within what is left of the month's limit."
     ),
     "tags": ["quotes"],
-    "parameters": [
-        parameter(
-            "Idempotency-Key",
-            {"type": "string", "pattern": r"^[\x21-\x7e]{1,255}$"},
-            "The same key and request again give the first quote, with `Idempotency-Replayed: true`.",
-            where=OpenApiParameter.HEADER,
-        )
-    ],
+    "parameters": [once("quote")],
     "request": {"application/json": ref("QuoteRequest")},
     "responses": {201: response(ref("Quote"), "The quote."), 200: response(ref("Quote"), "The quote made before with this key.")},
 }
