@@ -15,6 +15,10 @@ REVIEW_S = 7.5
 TREND = 0.6
 """How far the work expected during a start is believed, against the queue that is there."""
 SHORTEST_HOLD_S = 60.0
+TOO_FEW = 1.5
+"""Swings of the demand by which a size must be too small before a start is worth it; the queue itself says so earlier."""
+USUAL_START_S = 90.0
+"""Where starts take longer, fewer jobs are given to a worker: what is ordered comes late for them."""
 MOST = 4
 """Sizes up to so many times the maximum are worked out, to say what would be needed."""
 
@@ -22,11 +26,11 @@ MOST = 4
 @dataclass(frozen=True, slots=True)
 class WaitTarget:
     """Sizes to the wait target: offered work by Erlang's formula with room for its swings, and whatever would still wait when a new
-    worker became ready, cleared within the target. Learns from its own late jobs how careful to be. A worker is kept idle for about as
-    long as starting another would cost."""
+    worker became ready, cleared within the target, with never more jobs to a worker than one gets through. Learns from its own late
+    jobs how careful to be. A worker is kept idle for about as long as starting another would cost."""
 
     name: ClassVar[str] = "wait-target"
-    aim: float = 0.6
+    aim: float = attainment.USUAL_AIM
     """Share of the late jobs that the target allows which it makes use of: less is dearer and safer."""
     spare: float = 0.0
     """Workers kept beyond what is worked out."""
@@ -35,11 +39,11 @@ class WaitTarget:
     window_s: float = 300.0
     """Seconds of past arrivals that are believed to go on: 60, 300, 600 or 3,600 is used, whichever reaches as far."""
     learn: float = 1.0
-    """1: the share of late jobs moves how careful it is; 0: it does not."""
+    """1: the share of late jobs moves how careful it is; 0: `aim` alone says that, once and for all."""
 
     def decide(self, seen: Seen, memory: Memory) -> Proposal:
         attainment.note(seen, memory)
-        care = attainment.caution(seen, memory, aim=self.aim) if self.learn else 0.0
+        care = attainment.caution(seen, memory, aim=self.aim) if self.learn else attainment.unlearned(self.aim)
         need, keep, terms, why, rule = self._needs(seen, care)
         most_needed = self._most_needed(seen, memory, keep)
         live, allowed = seen.live, 1 - seen.target_share
@@ -73,13 +77,15 @@ class WaitTarget:
         planned = max(0.0, offered + room * (0.5 * offered + swing))
         late, most = max(0.01, allowed), MOST * max(seen.maximum, 1)
         steady = erlang.size(planned, job=seen.job, wait_s=target, late=late, most=most)
-        # A little too few is not worth a start: it is ordered for only when half a swing less would be too few as well.
-        firm = steady if erlang.size(max(0.0, planned - 0.5 * swing), job=seen.job, wait_s=target, late=late, most=most) > seen.live else 0
+        firm = steady if erlang.size(max(0.0, planned - TOO_FEW * swing), job=seen.job, wait_s=target, late=late, most=most) > seen.live else 0
         done = (seen.ready or 0) * horizon + sum(max(0.0, horizon - max(0.0, cold - age)) for age in seen.coming_s)
         left = max(0.0, seen.waiting_work_s + TREND * (quick * horizon - done))
         left += ahead.work_s  # what is done before a batch is there does not shorten it
-        clear_s = target * min(1.3, max(0.15, 0.6 * math.exp(-0.25 * care)))
-        clear = min(1_000_000, math.ceil(left / clear_s))
+        # The last of the jobs left must start within the target: the others of its worker take that long, and it adds its own.
+        clear_s = (0.38 * target + 0.6 * mean) * min(2.2, max(0.25, math.exp(-0.25 * care)))
+        # Long jobs pass a worker on seldom: what one gets through while a job may wait bounds how many are given to it.
+        each = 1 + 0.6 * target / mean * min(1.0, USUAL_START_S / max(1.0, cold)) * math.exp(-0.4 * care) if mean > 0 else math.inf
+        clear = min(1_000_000, max(math.ceil(left / clear_s), math.ceil(((seen.queue or 0) + seen.busy) / each)))
         spare = round(self.spare)
         floor = max(seen.base, ahead.workers)
         keep = max(floor, steady + spare, clear + spare)

@@ -122,10 +122,47 @@ def test_late_jobs_make_it_careful_and_a_good_record_makes_it_thrifty():
         return found.terms["caution"]
 
     assert after(0.0, 6) < -0.5
-    assert after(90.0, 0.5) > 1.0
-    assert after(90.0, 6) == attainment.MOST_CAREFUL
+    assert after(90.0, 1.5) > 1.0
+    assert after(90.0, 9) == attainment.MOST_CAREFUL
     policy = WaitTarget(learn=0.0)
     assert policy.decide(load, {}).terms["caution"] == 0.0
+
+
+def test_jobs_that_were_late_before_its_first_workers_could_be_ready_are_not_its_fault():
+    def late(recovers_after_s: float) -> float:
+        memory: Memory = {}
+        for tick in range(80):
+            at = tick * 15.0
+            attainment.note(seen(now_s=at, rate_1m=1.0, rate_1h=1.0, oldest_wait_s=at if at <= recovers_after_s else 10.0), memory)
+        for tick in range(80, 100):  # later on it is
+            attainment.note(seen(now_s=tick * 15.0, rate_1m=1.0, rate_1h=1.0, oldest_wait_s=100.0), memory)
+        return attainment.late_share(memory) or 0.0
+
+    never = late(0.0)
+    assert 0.1 < never < 0.25
+    assert late(300.0) == pytest.approx(never)
+
+
+def test_a_queue_that_is_never_caught_up_with_becomes_its_fault_after_an_hour():
+    memory: Memory = {}
+    for tick in range(480):
+        attainment.note(seen(now_s=tick * 15.0, rate_1m=1.0, rate_1h=1.0, oldest_wait_s=500.0), memory)
+    assert 0.4 < (attainment.late_share(memory) or 0.0) < 0.6
+
+
+def test_long_jobs_are_given_to_more_workers_than_short_ones_of_as_much_work():
+    def asked(job_s: float, waiting: int) -> int:
+        return wanted(job=JobTime(job_s, 0.5, 100), queue=waiting, queue_work_s=waiting * job_s, ready=4, busy=4, base=1, maximum=64)
+
+    assert asked(240.0, 5) >= 7  # nine jobs in all, of which a worker gets through one while a job may wait
+    assert asked(8.0, 150) > asked(240.0, 5)  # as much work, but it can be shared out
+
+
+def test_without_learning_the_aim_alone_says_how_careful_it_is():
+    load = seen(job=JobTime(50.0, 0.5, 100), queue=2, ready=4, busy=4)
+    safe, usual, thrifty = (WaitTarget(learn=0.0, aim=aim).decide(load, {}) for aim in (0.1, attainment.USUAL_AIM, 5.0))
+    assert safe.terms["caution"] > usual.terms["caution"] == 0.0 > thrifty.terms["caution"]
+    assert safe.wanted > thrifty.wanted
 
 
 def test_the_late_share_is_that_of_the_jobs_that_started():
