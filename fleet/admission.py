@@ -7,7 +7,6 @@ leaves nothing behind.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -19,16 +18,13 @@ from django.db import IntegrityError, connection, transaction
 from billing import pricing, quotas
 from billing.models import ApiKey, Customer, PlanRevision
 from builds import inputs as input_rules
-from builds import versions
 from builds.dependencies.fitting import refuse_unfit
 from builds.models import Channel, Version, Workflow
 from controlplane.kernel import jsonbody, outbound, sql
 from controlplane.kernel.errors import Conflict, Forbidden, Gone, Invalid, LimitExceeded, NotFound, OutOfMoney, Unavailable, WorkflowError
 from controlplane.kernel.ids import uuid7
-from fleet import at_once, estimates, fairness, input_files, measures, overflow, wake
-from fleet.models import Job, Output
-from fleet.queue import held as holding
-from fleet.queue.transitions import Ending, finish
+from fleet import at_once, estimates, fairness, input_files, measures, overflow, result_cache, wake
+from fleet.models import Job
 
 PRIORITIES = {"high": 0, "normal": 1, "low": 2}
 MAX_METADATA_BYTES = 8_192
@@ -91,7 +87,7 @@ def submit(
     expected = estimates.of_version(chosen.id, now=now)
     quote = _quote(plan, chosen, asked, now=now)
     # A smoke job must run, whatever is remembered.
-    result_key = result_key_of(chosen, values) if workflow.result_cache_s and source != Job.SMOKE else ""
+    result_key = result_cache.key_of(chosen, values) if workflow.result_cache_s and source != Job.SMOKE else ""
     job = Job(
         id=uuid7(),
         customer=customer,
@@ -141,7 +137,7 @@ def _measured(
     now: datetime,
 ) -> overflow.Fast | None:
     """What the emergency measures in force make of the job: turned away (Unavailable), run the faster way, or nothing."""
-    if not measures.in_force(pool_id, now=now) or _remembered(workflow, version, values, customer, now=now):
+    if not measures.in_force(pool_id, now=now) or result_cache.remembered(workflow, version, values, customer, now=now):
         return None
     overflow.refuse_shed(pool_id, customer_id=customer.id, priority=rank, now=now)
     return overflow.fast(
@@ -172,13 +168,13 @@ def _enter(job: Job, plan: PlanRevision, *, cached_s: int, expected_s: float, no
             return standing
     with transaction.atomic():
         standing = quotas.reserve(customer_id=job.customer_id, plan=plan, amount_microusd=job.quote_microusd, now=now)
-        equal = _equal(job, max_age=timedelta(seconds=cached_s), now=now) if cached_s else None
+        equal = result_cache.equal(job, max_age=timedelta(seconds=cached_s), now=now) if cached_s else None
         if equal is None:
             job.fair_tag = _take_place(job, expected_s=expected_s, weight=plan.weight)
             sql.insert(job, returning=wake.TELL_POOL if wake.tells() else "")
         else:  # takes nobody's turn, so it gets no place in line
             sql.insert(job)
-            _answer_with(equal, job, now=now)
+            result_cache.answer_with(equal, job, now=now)
     return standing
 
 
@@ -241,19 +237,6 @@ def _pool_id(workflow: Workflow) -> int:
     return int(found[0][0])
 
 
-def result_key_of(version: Version, values: dict[str, Any]) -> str:
-    """Equal for jobs that come to the same."""
-    return hashlib.sha256(version.sha256.encode() + versions.canonical_json(values)).hexdigest()
-
-
-def _remembered(workflow: Workflow, version: Version, values: dict[str, Any], customer: Customer, *, now: datetime) -> bool:
-    """Whether the result cache answers this job: then it waits for nobody, and no measure touches it."""
-    if not workflow.result_cache_s:
-        return False
-    same = Job.objects.filter(result_key=result_key_of(version, values), customer_id=customer.id, status="succeeded")
-    return same.filter(finished_at__gte=now - timedelta(seconds=workflow.result_cache_s)).exists()
-
-
 _TAKE_PLACE = """
 INSERT INTO fleet_fairshare (customer_id, pool_id, finish_tag)
 SELECT %s, p.id, {greatest}(p.virtual_time, coalesce((
@@ -275,29 +258,6 @@ def _take_place(job: Job, *, expected_s: float, weight: int) -> int:
     statement = _TAKE_PLACE.format(greatest="max" if connection.vendor == "sqlite" else "greatest")
     (row,) = sql.rows(statement, [job.customer_id, job.priority, fairness.FRONT, fairness.FRONT + 1, step, job.pool_id, step, step])
     return int(row[0]) - step
-
-
-def _equal(job: Job, *, max_age: timedelta, now: datetime) -> Job | None:
-    """The newest job with the same result as `job` would have, if it is young enough."""
-    same = Job.objects.filter(result_key=job.result_key, customer_id=job.customer_id, status="succeeded", finished_at__gte=now - max_age)
-    return same.order_by("-id").first()
-
-
-def _answer_with(earlier: Job, job: Job, *, now: datetime) -> None:
-    """End `job` at once with the outputs of an equal one."""
-    copies = [
-        Output(
-            job=job, attempt=0, index=o.index, name=o.name, kind=o.kind, node=o.node, media_type=o.media_type, blob_id=o.blob_id, size_bytes=o.size_bytes,
-            width=o.width, height=o.height, duration_s=o.duration_s, measurements=o.measurements, published=True, created_at=now,
-        )
-        for o in Output.objects.filter(job=earlier, published=True)
-    ]  # fmt: skip
-    Output.objects.bulk_create(copies)
-    held = holding.one(job.id)
-    assert held is not None
-    finish(held, Ending("succeeded"), now=now)
-    Job.objects.filter(id=job.id).update(copied_from=earlier, source="cache", started_at=now)
-    job.refresh_from_db()
 
 
 def workflow_named(slug: str) -> Workflow:

@@ -17,7 +17,7 @@ from django.db import transaction
 from builds import inputs as input_rules
 from builds.models import Channel, Version
 from controlplane.kernel import sql
-from fleet import admission, job_times, measures, overflow
+from fleet import job_times, measures, overflow, result_cache
 from fleet.models import EmergencyAction, Job
 
 BATCH = 200
@@ -167,5 +167,5 @@ def _restore(action: EmergencyAction, ids: list[UUID]) -> int:
 
 
 def _write(job: Job, version: Version, values: dict[str, Any], fast: dict[str, Any] | None, *, cached: bool) -> None:
-    key = admission.result_key_of(version, values) if cached else ""
+    key = result_cache.key_of(version, values) if cached else ""
     sql.run(_CHANGE, [version.id, version.warm_key, values, key, fast, job.id])

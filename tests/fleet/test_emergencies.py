@@ -11,7 +11,7 @@ from django.test.utils import CaptureQueriesContext
 
 from controlplane.kernel.errors import Conflict, Invalid, Unavailable, WorkflowError
 from controlplane.kernel.models import AuditEntry
-from fleet import admission, emergencies, emergency_rows, floors, held_up, measures, observing, presenting, queue
+from fleet import admission, emergencies, emergency_rows, floors, held_up, measures, observing, presenting, queue, result_cache
 from fleet.models import EmergencyAction, Job
 from tests import factories
 from tests.fleet.emergency_world import World, forget
@@ -346,7 +346,7 @@ def test_a_fast_job_has_the_result_key_of_what_runs(world: World) -> None:
     world.fill(20)
     fast(world, version=1)
     job = submit(world, inputs={"seed": 5})
-    assert job.result_key == admission.result_key_of(world.cheap, job.inputs) != ""
+    assert job.result_key == result_cache.key_of(world.cheap, job.inputs) != ""
 
 
 def test_waiting_jobs_are_untouched_unless_they_are_included(world: World) -> None:
