@@ -12,9 +12,8 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from controlplane.kernel import money
-from controlplane.kernel.errors import Invalid
+from fleet.planning import growth_checks
 
-MOST_MONTHS = 60
 MOST_STEPS = 10_000
 
 
@@ -145,7 +144,7 @@ Simulate = Callable[[Case, float, float, float], Waits]
 
 def plan(case: Case, options: Sequence[Option], *, simulate: Simulate | None = None) -> Plan:
     """Work the options out. Raises Invalid for figures that mean nothing."""
-    _check(case, options)
+    growth_checks.check(case, options)
     now = case.workers * case.average
     results = tuple(_worked_out(case, option, simulate) for option in options)
     pairs = tuple(_break_even(a, b) for i, a in enumerate(results) for b in results[i + 1 :])
@@ -263,39 +262,6 @@ def _when_full(result: Result) -> str:
         return f"{name} just holds the peaks of the first day, and none that grow; the average for {result.average_full or 0:.1f} months."
     average = f", the average for {result.average_full:.1f}" if result.average_full else ""
     return f"{name} holds the peaks for {full:.1f} months{average}; then another step is due."
-
-
-def _check(case: Case, options: Sequence[Option]) -> None:
-    figures = {
-        "workers": (case.workers, 0.01, 1e6),
-        "average": (case.average, 0, 10),
-        "peak": (case.peak, 0, 100),
-        "new_customers": (case.new_customers, -0.99, 100),
-        "monthly": (case.monthly, -0.99, 10),
-        "jobs_a_month": (case.jobs_a_month, 0, 1e12),
-        "job_s": (case.job_s, 0.001, 1e6),
-    }
-    for name, (value, least, most) in figures.items():
-        if not math.isfinite(value) or not least <= value <= most:
-            raise Invalid("growth_invalid", f"{name} must lie between {least:g} and {most:g}, not {value:g}.", "Correct the figure.", details={"field": name})
-    if case.peak < case.average:
-        raise Invalid("growth_invalid", "The peak cannot be below the average.", "Correct one of them.", details={"field": "peak"})
-    if not 0 <= case.months <= MOST_MONTHS:
-        raise Invalid("growth_invalid", f"A plan looks 0 to {MOST_MONTHS} months ahead.", "Choose fewer months.", details={"field": "months"})
-    if case.monthly_microusd < 0:
-        raise Invalid("growth_invalid", "The monthly bill cannot be negative.", "Correct the figure.", details={"field": "monthly_microusd"})
-    if not options or len(options) > 12:
-        raise Invalid("growth_invalid", "A plan compares one to twelve options.", "Name an option.", details={"field": "options"})
-    for option in options:
-        if not 0.01 <= option.work <= 10 or not 0 <= option.workers <= 1e6 or option.monthly_microusd < 0 or option.once_microusd < 0:
-            raise Invalid(
-                "growth_invalid",
-                f"{option.name or 'An option'} has figures that are not possible.",
-                "Workers and money are 0 or more; work is a share of today's.",
-                details={"field": "options"},
-            )
-    if len({option.name for option in options}) != len(options):
-        raise Invalid("growth_invalid", "Two options have the same name.", "Name them apart.", details={"field": "options"})
 
 
 def _share(value: float, digits: int = 0) -> str:
