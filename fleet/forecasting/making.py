@@ -82,15 +82,15 @@ def make(series: Series, *, horizon: int, target_share: float = 0.99, folds: int
     past = backtest.history(since, len(since.values))
     made = forecast_all(past, steps, without=backtest.behind(tried, steps=first)) or {RecentMean.name: np.zeros(steps)}
     found, walked = walk(since, tried, made, target_share=target_share)
-    full = _full(tried, since.per_day)
-    errors = {kind.name: backtest.errors(full, kind.name, steps=first) for kind in CANDIDATES if any(kind.name in f.made for f in full)}
+    judged = full(tried, since.per_day)
+    errors = {kind.name: backtest.errors(judged, kind.name, steps=first) for kind in CANDIDATES if any(kind.name in f.made for f in judged)}
     own = walked.errors
     verdict = choice.judge(
         days=since.days,
         wape=own.wape,
         naive=_naive(own, errors.get(Yesterday.name)),
         covered=walked.coverage,
-        explained=_explained(since, full, own, first),
+        explained=_explained(since, judged, own, first),
         demand=float(np.nansum(since.values)),
     )
     fine = [np.repeat(row, times)[:horizon] for row in (found.p50, found.p10, found.p90, found.upper)]
@@ -159,7 +159,7 @@ def walk(series: Series, folds: Sequence[Fold], made: dict[str, Floats], *, targ
         rows[fold.origin] = (then.p50[:first], fold.came[:first], fold.scale, then.p10[:first], then.p90[:first])
         ends.append((fold.origin + first, backtest.coverage(then.p10[:first], then.p90[:first], fold.came[:first])))
     now = ranged(series, folds, made, origin=len(series.values), target_share=target_share, width=_width(ends, len(series.values)))
-    kept = [rows[fold.origin] for fold in _full(folds, day) if fold.origin in rows]
+    kept = [rows[fold.origin] for fold in full(folds, day) if fold.origin in rows]
     own = backtest.measure([row[:3] for row in kept])
     if not kept:
         return now, Walked(own, float("nan"), float("nan"))
@@ -184,10 +184,10 @@ FEW = 1.2
 """The hours of one day are off together: residuals of n days are widened by √(1 + FEW / n), as Student's t widens the normal range."""
 
 
-def _full(folds: Sequence[Fold], per_day: int) -> Sequence[Fold]:
+def full(folds: Sequence[Fold], per_day: int) -> Sequence[Fold]:
     """The folds with a week of history, if there are two; else all."""
-    full = [fold for fold in folds if fold.origin >= choice.LEAST_DAYS * per_day]
-    return full if len(full) >= 2 else folds
+    late = [fold for fold in folds if fold.origin >= choice.LEAST_DAYS * per_day]
+    return late if len(late) >= 2 else folds
 
 
 def ranged(series: Series, folds: Sequence[Fold], made: dict[str, Floats], *, origin: int, target_share: float, width: float = 1.0) -> Ranged:
