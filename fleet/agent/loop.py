@@ -11,8 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from fleet.agent import backoff, classify, completion, enrolment, health, tidy
-from fleet.agent.comfy import EngineUnreachable
+from fleet.agent import backoff, enrolment, health, turn
 from fleet.agent.config import Settings
 from fleet.agent.control import ControlPlane, Refused, Retired, Stale, Unavailable
 from fleet.agent.enrolment import Rhythm
@@ -22,7 +21,7 @@ from fleet.agent.logs import Log, about
 from fleet.agent.notice import Notice
 from fleet.agent.pulse import Pulse
 from fleet.agent.room import Room
-from fleet.agent.run import JobRun, Report
+from fleet.agent.run import JobRun
 from fleet.agent.shelf import Shelf, open_shelf
 from fleet.agent.store.failures import StoreError
 from fleet.agent.waker import Waker
@@ -46,15 +45,15 @@ class Agent:
         self.current: JobRun | None = None
         self.leaving: Leaving | None = None
         self.draining = False
-        self.notice = Notice(settings.preempt_file, moved=self._moved)
+        self.notice = Notice(settings.preempt_file, moved=self.moved)
         self.warm: list[str] = []
         self.room = Room(settings, work_dir)
         self.rhythm = Rhythm()
-        self._renewed_at = 0.0
+        self.renewed_at = 0.0
         self._pulse: Pulse | None = None
         self._introduced = False
-        self._waker = Waker(lambda: self.leaving is not None or self.draining)
-        self._background: set[asyncio.Task[None]] = set()
+        self.waker = Waker(lambda: self.leaving is not None or self.draining)
+        self.background: set[asyncio.Task[None]] = set()
         self.keeper.engine.on_death = self._engine_died
 
     async def run(self) -> int:
@@ -71,7 +70,7 @@ class Agent:
             if self._pulse is None:
                 await self._introduce()
         except Retired:
-            self._retired()
+            self.retired()
         finally:
             if telling is not None:
                 telling.cancel()
@@ -94,11 +93,11 @@ class Agent:
             await self._introduce()
             return False
         measuring = asyncio.create_task(enrolment.measure(self.settings))
-        if not await self._waker.unless_woken(self.keeper.start()):
+        if not await self.waker.unless_woken(self.keeper.start()):
             measuring.cancel()
             return False
         measured = await measuring
-        return await self._waker.unless_woken(self._register(measured)) and self.leaving is None
+        return await self.waker.unless_woken(self._register(measured)) and self.leaving is None
 
     async def _register(self, measured: enrolment.Measured) -> None:
         answer = await enrolment.enrol(self.control, self.settings, self.keeper, measured, self.work_dir)
@@ -106,14 +105,14 @@ class Agent:
             self.leaving = answer
             return
         self.rhythm = answer
-        self.keeper.rehearsal.shelf, self.keeper.moved = self.shelf, self._moved
+        self.keeper.rehearsal.shelf, self.keeper.moved = self.shelf, self.moved
         self._pulse = Pulse(
             self.control,
             heartbeat_s=answer.heartbeat_s,
             silence_s=answer.silence_exit_s,
             state=self._state,
             on_answer=self._answered,
-            on_retired=self._retired,
+            on_retired=self.retired,
             on_silence=self._silent,
         )
 
@@ -137,25 +136,25 @@ class Agent:
                 return
             if not self.keeper.ready:
                 self.warm.clear()
-                await self._waker.unless_woken(self.keeper.make_ready())
+                await self.waker.unless_woken(self.keeper.make_ready())
                 for warm_key in self.keeper.rehearsal.warm:
-                    self._remember(warm_key)
+                    self.remember(warm_key)
                 continue
             if self.room.look():
-                self._moved()
+                self.moved()
             if self.room.short or self.notice.given:  # with notice, the control plane says when to leave
-                await self._waker.nap(SHORT_WAIT_S)
+                await self.waker.nap(SHORT_WAIT_S)
                 continue
             try:
                 assignments = await self._claim()
             except (Unavailable, Refused, Stale) as error:
                 log.warning("claim failed", error=str(error))
-                await self._waker.nap(next(waits))
+                await self.waker.nap(next(waits))
                 continue
             waits = backoff.delays()
             for assignment in assignments:
                 with about(job=assignment.get("job"), attempt=assignment.get("attempt"), request_id=assignment.get("request_id")):
-                    await self._run_job(assignment)
+                    await turn.run_job(self, assignment)
 
     async def _claim(self) -> list[dict[str, Any]]:
         """Jobs of one long poll; none when something else needs attention."""
@@ -177,89 +176,11 @@ class Agent:
                 died.cancel()
                 await asyncio.gather(claim, died, return_exceptions=True)
 
-        if not await self._waker.unless_woken(ask()):
+        if not await self.waker.unless_woken(ask()):
             return []
         if answer.get("drain"):
             self._drain("the control plane asked")
         return list(answer.get("jobs") or [])
-
-    async def _run_job(self, assignment: Mapping[str, Any]) -> None:
-        run = JobRun(
-            assignment,
-            self.keeper.comfy,
-            self.control,
-            self.settings.patience,
-            self.keeper.classes,
-            self.settings.max_input_bytes,
-            on_progress=self._moved,
-            shelf=self.shelf,
-        )
-        self.current, self._renewed_at = run, time.monotonic()
-        log.info("claimed", workflow=assignment.get("workflow"), nodes=len(assignment.get("graph") or {}), files=len(assignment.get("files") or []))
-        if not self.keeper.ready:
-            await self.keeper.make_ready()
-            run.comfy, run.classes, run.death = self.keeper.comfy, self.keeper.classes, None
-        socket = self.keeper.socket()
-        try:
-            report = await self._executed(run, socket)
-            if report is not None:
-                await self._complete(run, report)
-        except Retired:
-            self._retired()
-            return
-        finally:
-            self.current = None
-            await socket.close()
-        if report is not None:
-            await self._aftermath(run, report)
-
-    async def _executed(self, run: JobRun, socket: Any) -> Report | None:
-        try:
-            return await run.execute(socket)
-        except Stale:
-            log.warning("attempt is stale, dropped")
-            return None
-        except (Retired, asyncio.CancelledError):
-            raise
-        except Exception as error:  # a bug here must cost one attempt, not the worker
-            log.error("agent failed", exc_info=True)
-            report = run.failed(classify.platform("agent_error", f"The worker agent failed: {type(error).__name__}: {error}"))
-            report.stuck = True  # the prompt may still run
-            return report
-
-    async def _complete(self, run: JobRun, report: Report) -> None:
-        if report.body is None:
-            log.info("job dropped", reason=run.stop_reason)
-            return
-        if report.body["outcome"] == "succeeded":
-            self._remember(run.assignment.get("warm_key"))
-            if self.shelf is not None:
-                await self.shelf.remember(run.assignment.get("warm_key"), run.models)
-        # By then the lease is gone for certain, and another worker has the job.
-        patience_s = max(2 * self.rhythm.lease_s, 30.0)
-        await completion.send(self.control, run, report, warm=list(self.warm), until=lambda: time.monotonic() - self._renewed_at < patience_s)
-
-    async def _aftermath(self, run: JobRun, report: Report) -> None:
-        """Leave the engine as the next job needs it."""
-        keeper = self.keeper
-        if keeper.engine.died.is_set() or report.code == "engine_crashed":
-            keeper.doubt()
-            return
-        if report.stuck or report.restart_engine:
-            if keeper.engine.owned:
-                await keeper.condemn(report.code or "it did not obey an interrupt")
-            while not keeper.engine.owned and self.leaving is None and not self.draining and not await keeper.settle():
-                await self._waker.nap(1.0)
-            keeper.doubt()
-            return
-        keeper.proved()
-        if report.free_memory:
-            self.warm.clear()
-            with contextlib.suppress(EngineUnreachable):
-                await keeper.comfy.free()
-        task = asyncio.create_task(tidy.after(self.keeper, run, report))
-        self._background.add(task)
-        task.add_done_callback(self._background.discard)
 
     # What others tell us
 
@@ -284,8 +205,8 @@ class Agent:
         if not self.draining:
             log.info("draining", why=why)
             self.draining = True
-            self._waker.wake()
-            self._moved()
+            self.waker.wake()
+            self.moved()
 
     def _answered(self, answer: Mapping[str, Any]) -> None:
         if answer.get("drain"):
@@ -295,11 +216,11 @@ class Agent:
             if run is None or row.get("job") != run.job or row.get("attempt") != run.attempt:
                 continue
             if row.get("verdict") == "ok":
-                self._renewed_at = time.monotonic()
+                self.renewed_at = time.monotonic()
             elif row.get("verdict") in ("cancel", "lost"):
                 run.stop(row["verdict"])
 
-    def _retired(self) -> None:
+    def retired(self) -> None:
         self._leave(Leaving("stopped", "The control plane retired this worker.", 0, tell=False), "retired")
 
     def _silent(self, silent_s: float) -> None:
@@ -309,7 +230,7 @@ class Agent:
         self.leaving = self.leaving or leaving
         if self.current is not None:
             self.current.stop(stop_reason)
-        self._waker.wake()
+        self.waker.wake()
 
     def _engine_died(self, message: str) -> None:
         self.keeper.doubt()
@@ -329,11 +250,11 @@ class Agent:
             **({"warmup": self.keeper.rehearsal.body()} if self.keeper.rehearsal.pieces else {}),
         }
 
-    def _remember(self, warm_key: Any) -> None:
+    def remember(self, warm_key: Any) -> None:
         if isinstance(warm_key, str) and warm_key:
             self.warm = [warm_key, *(k for k in self.warm if k != warm_key)][:WARM_KEYS]
 
-    def _moved(self) -> None:
+    def moved(self) -> None:
         if self._pulse is not None:
             self._pulse.move()
 
@@ -356,8 +277,8 @@ class Agent:
         if beating is not None:
             beating.cancel()
             await asyncio.gather(beating, return_exceptions=True)
-        if self._background:
-            await asyncio.wait(self._background, timeout=2.0)
+        if self.background:
+            await asyncio.wait(self.background, timeout=2.0)
         if self.leaving.tell and (self._pulse is not None or self._introduced):
             try:
                 boot_log = self.keeper.engine.tail if self.leaving.reason == "crash" else []
