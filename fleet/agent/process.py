@@ -192,7 +192,7 @@ class Engine:
                 self._drain_stdout()
                 return
         await self._process.wait()
-        raise EngineFailed(f"ended with code {self._process.returncode} before it was ready: {' | '.join(self.tail[-5:])}")
+        raise EngineFailed(f"ended with code {self._process.returncode} before it was ready: {await self._last_words()}")
 
     def _drain_stdout(self) -> None:
         assert self._process is not None and self._process.stdout is not None
@@ -209,12 +209,18 @@ class Engine:
                 return
             self._tail.append(line.decode("utf-8", "replace").rstrip()[:500])
 
+    async def _last_words(self) -> str:
+        """The end of what it said, read out to where its pipes end; a child that it left may hold them open, so not for long."""
+        if self._drains:
+            await asyncio.wait(self._drains, timeout=1.0)
+        return " | ".join(self.tail[-5:])
+
     async def _answering(self) -> None:
         comfy = Comfy(self.url)
         try:
             while True:
                 if self._process is not None and self._process.returncode is not None:
-                    raise EngineFailed(f"ended with code {self._process.returncode} while starting: {' | '.join(self.tail[-5:])}")
+                    raise EngineFailed(f"ended with code {self._process.returncode} while starting: {await self._last_words()}")
                 try:
                     await comfy.system_stats()
                     return

@@ -49,7 +49,9 @@ def test_a_worker_says_that_it_is_well_once_comfyui_is_warm_and_not_when_it_stan
         [sys.executable, "-m", "fleet.agent.health"], cwd=REPOSITORY, env={health.VARIABLE: str(file)}, capture_output=True, text=True, check=False
     )
     assert (said.returncode, said.stdout) == (0, "well\n")
-    assert health.judge(file, now=time.time() + health.STALE_S + 5) == f"the agent has not moved for {health.STALE_S + 5:.0f} s"
+    still = tmp_path / "still.json"  # the agent goes on writing the other one
+    still.write_text(file.read_text())
+    assert health.judge(still, now=json.loads(still.read_text())["at"] + health.STALE_S + 5) == f"the agent has not moved for {health.STALE_S + 5:.0f} s"
     agent.signal()
     assert agent.exit_code() == 0
 
