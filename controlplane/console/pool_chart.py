@@ -167,7 +167,9 @@ def forecast_words(ahead: Ahead | None, *, now: datetime, enough_days: float = F
         return "No forecast yet: it needs some days of demand. Until then only what is seen now counts."
     row = ahead.row
     if row.history_days < enough_days:
-        return f"The forecast has {numbers.count(round(row.history_days, 1))} days of data of the {enough_days:g} it needs; the band is wide."
+        if row.history_days < 1:
+            return f"The forecast has {numbers.plural(int(row.history_days * 24), 'hour')} of data of the {enough_days:g} days it needs; the band is wide."
+        return f"The forecast has {numbers.plural(round(row.history_days, 1), 'day')} of data of the {enough_days:g} it needs; the band is wide."
     tested = row.backtest if isinstance(row.backtest, dict) else {}
     parts = []
     if isinstance(wape := tested.get("wape"), int | float) and math.isfinite(wape):

@@ -113,6 +113,8 @@ def test_money_is_no_unit_for_those_who_do_not_see_it(now, pool):
 
 def test_a_young_forecast_says_how_many_days_it_has_and_a_poor_one_why_it_is_not_used(now, pool):
     client = work_rows.client("viewer")
+    forecast(pool, now - timedelta(minutes=2), history_days=0.05)
+    assert "The forecast has 1 hour of data of the 7 days it needs" in rows.look(client, "/ops/fleet/pools/l40s/")
     forecast(pool, now - timedelta(minutes=1), history_days=3.0)
     assert "The forecast has 3 days of data of the 7 it needs; the band is wide." in rows.look(client, "/ops/fleet/pools/l40s/")
     forecast(pool, now, usable=False, why="its error was 61%")

@@ -111,7 +111,7 @@ def test_a_worker_is_replaced_without_a_gap_and_without_a_second_surge(now: date
     assert Job.objects.get(id=job.id).status == "running"  # it finishes first
     world.done(job)
     world.run(3)
-    assert [w.id for w in world.live()] == [*[w.id for w in olds[1:]], fresh.id]
+    assert {w.id for w in world.live()} == {*[w.id for w in olds[1:]], fresh.id}
     assert not ScalingDecision.objects.exclude(action="hold").exists()
 
 
