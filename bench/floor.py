@@ -3,7 +3,9 @@
 The image trace (service times twice as long), 0 to 8 workers, cold start 90 s, 99 % of the waits at most 60 s. Every day at 00:00 a forecast is
 made from what came before it, and its plan is the floor until the next. The policy above the floor is the default one with its defaults.
 
-    python bench/floor.py [--policy wait-target] [--traces ../shared/data/traces] [--json]
+The last columns are the cheapest setting of the policy (its aim, its hold, learning or not; found in hindsight) that meets the target.
+
+    python bench/floor.py [--policy wait-target] [--quick] [--traces ../shared/data/traces] [--json]
 """
 
 from __future__ import annotations
@@ -32,6 +34,7 @@ LIVE_FROM = 4
 """The service of the trace goes live on its fifth day."""
 WINDOWS = ((LIVE_FROM + 7.0, 17.6), (12.6, 17.6), (float(LIVE_FROM), 9.0))
 """In days of the trace: all with a week of history, the last five days, and the five days of the published table (no week of history yet)."""
+SETTINGS = [{"aim": aim, "hold_s": hold, "learn": learn} for learn in (0, 1) for hold in (0, 150, 300) for aim in (0.15, 0.2, 0.25, 0.3, 0.4, 0.5)]
 
 
 def load(folder: Path) -> tuple[np.ndarray, np.ndarray]:
@@ -70,10 +73,16 @@ class Floor:
         return BASE if found is None else found
 
 
+def cheapest(tried: list[Outcome]) -> Outcome | None:
+    """The cheapest that meets the target; None when none does."""
+    return min((one for one in tried if one.within >= SHARE), key=lambda one: one.gpu_hours, default=None)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--traces", type=Path, default=ROOT.parent / "shared" / "data" / "traces")
     parser.add_argument("--policy", default="wait-target")
+    parser.add_argument("--quick", action="store_true", help="leave the tuned settings out")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     if not (options.traces / "gentd26_image_requests.csv.gz").exists():
@@ -85,31 +94,36 @@ def main() -> None:
         inside = (at >= start * DAY) & (at < end * DAY)
         work = float(service[inside].sum() / 3600)
 
-        def play(base: int, floor: Floor | None, start: float = start, end: float = end, inside: np.ndarray = inside) -> Outcome:
+        def play(
+            base: int, floor: Floor | None, knobs: dict[str, float] | None = None, start: float = start, end: float = end, inside: np.ndarray = inside
+        ) -> Outcome:
             return simulate(
-                at[inside], service[inside], policy=named.make(options.policy, {}), base=base, maximum=MAXIMUM, cold_start_s=COLD_S, target_s=TARGET_S,
+                at[inside], service[inside], policy=named.make(options.policy, knobs or {}), base=base, maximum=MAXIMUM, cold_start_s=COLD_S, target_s=TARGET_S,
                 target_share=SHARE, floor=floor, start_s=start * DAY, until_s=end * DAY,
             )  # fmt: skip
 
         since = LIVE_FROM * DAY
         own = Floor(at, service, since=since, days=(start, end), hindsight=False)
-        cases = [
-            ("base fixed 2", play(2, None), ""),
-            ("base fixed 1", play(1, None), ""),
-            ("base fixed 0", play(0, None), ""),
-            ("forecast floor 0..", play(BASE, own), f"{own.fallen_back} of {len(own.plans)} days fell back to the base"),
+        cases: list[tuple[str, int, Floor | None, str]] = [
+            ("base fixed 2", 2, None, ""),
+            ("base fixed 1", 1, None, ""),
+            ("base fixed 0", 0, None, ""),
+            ("forecast floor 0..", BASE, own, f"{own.fallen_back} of {len(own.plans)} days fell back to the base"),
         ]
         if own.fallen_back:
-            cases.append(
-                ("forecast floor, never falling back", play(BASE, Floor(at, service, since=since, days=(start, end), hindsight=False, always=True)), "")
-            )
-        cases.append(("plan with hindsight of every hour", play(BASE, Floor(at, service, since=since, days=(start, end), hindsight=True)), ""))
+            cases.append(("forecast floor, never falling back", BASE, Floor(at, service, since=since, days=(start, end), hindsight=False, always=True), ""))
+        cases.append(("plan with hindsight of every hour", BASE, Floor(at, service, since=since, days=(start, end), hindsight=True), ""))
         print(f"\ndays {start:g} to {end:g}: {int(inside.sum()):,} jobs, {work:.0f} worker hours of work; {options.policy}, at most {MAXIMUM}")
-        print(f"{'floor':36s} {'GPU-h':>7s} {'in 120 h':>9s} {'per work':>9s} {'<= 60 s':>8s} {'p99 s':>6s} {'launches':>9s}")
-        for name, outcome, note in cases:
+        print(
+            f"{'floor':36s} {'GPU-h':>7s} {'in 120 h':>9s} {'per work':>9s} {'<= 60 s':>8s} {'p99 s':>6s} {'launches':>9s}  {'tuned, in 120 h':>15s} {'<= 60 s':>8s}"
+        )
+        for name, base, floor, note in cases:
+            outcome = play(base, floor)
+            tuned = None if options.quick else cheapest([play(base, floor, knobs) for knobs in SETTINGS])
+            best = f"{tuned.gpu_hours * 120 / ((end - start) * 24):15.1f} {tuned.within:8.2%}" if tuned else f"{'':15s} {'':8s}"
             per5 = outcome.gpu_hours * 120 / ((end - start) * 24)
             print(
-                f"{name:36s} {outcome.gpu_hours:7.1f} {per5:9.1f} {outcome.gpu_hours / work:9.2f} {outcome.within:8.2%} {outcome.wait_p99_s:6.0f} {outcome.launches:9d}  {note}"
+                f"{name:36s} {outcome.gpu_hours:7.1f} {per5:9.1f} {outcome.gpu_hours / work:9.2f} {outcome.within:8.2%} {outcome.wait_p99_s:6.0f} {outcome.launches:9d}  {best}  {note}"
             )
             rows.append({"days": [start, end], "floor": name, "gpu_hours": outcome.gpu_hours, "within": outcome.within, "launches": outcome.launches})
         print(f"a forecast took {np.median(own.seconds):.1f} s (median)")
