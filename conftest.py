@@ -11,6 +11,7 @@ import ipaddress
 import os
 import shutil
 import socket
+import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -25,6 +26,9 @@ from whitenoise.middleware import WhiteNoiseMiddleware
 DATA_DIR = Path(tempfile.mkdtemp(prefix="comfyplane-tests-"))
 atexit.register(shutil.rmtree, DATA_DIR, ignore_errors=True)
 os.environ["DATA_DIR"] = str(DATA_DIR)
+# Dozens of processes are started here: they compile our modules once, not each of them.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 os.environ.setdefault("SECRET_KEY", "a key for tests, long enough to derive from and never used elsewhere")
 
 
@@ -135,9 +139,13 @@ DATABASE = {"db", "transactional_db", "live_server"}
 TOGETHER, FILE_BY_FILE = ("tests/docker/", "tests/browser/"), ("tests/integration/", "tests/fleet/agent/")
 
 
+SELDOM = ("[1440-dark]", "[390-light]", "[dark-1440]", "[light-390]")
+SELDOM_AXE = (*SELDOM, "[390-dark]", "[dark-390]")
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The slowest first. Pages are opened in each theme and at each width; without CI's thoroughness in two looks of the four."""
+    """The slowest first. Pages are opened in each theme and at each width; without CI's thoroughness in one look or two of the four."""
     for item in items:
         if item.get_closest_marker("django_db") or DATABASE.intersection(getattr(item, "fixturenames", ())):
             item.add_marker("database")
@@ -147,9 +155,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for item in items:
             if item.get_closest_marker("thorough"):
                 item.add_marker(long)
-        seldom = pytest.mark.skip(reason="two of the four looks of a page; COMFYPLANE_REQUIRE_CHROMIUM=1 opens all")
+        seldom = pytest.mark.skip(reason="one or two of the four looks of a page; COMFYPLANE_REQUIRE_CHROMIUM=1 opens all")
         for item in items:
-            if item.path.parent.name == "browser" and item.name.endswith(("[1440-dark]", "[390-light]", "[dark-1440]", "[light-390]")):
+            looks = SELDOM_AXE if "axe" in item.name else SELDOM
+            if item.path.parent.name == "browser" and item.name.endswith(looks):
                 item.add_marker(seldom)
 
 

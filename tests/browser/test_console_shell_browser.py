@@ -153,6 +153,7 @@ def test_the_empty_console_and_the_sign_in_page_are_free_of_axe_violations(open_
     assert violations(open_page("/ops/login/", width=width, signed_in=False)) == []
 
 
+@pytest.mark.thorough
 def test_a_320_pixel_screen_never_scrolls_sideways(open_page, world):
     page = open_page(width=320)
     for path in paths():

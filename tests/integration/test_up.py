@@ -12,6 +12,7 @@ import subprocess
 import time
 
 import httpx
+import pytest
 from PIL import Image
 
 from tests.integration.live_plane import agents, engines, until
@@ -76,6 +77,7 @@ def test_a_port_in_use_is_named(make_plane) -> None:
     assert f"Port {plane.port} is in use" in refused.stderr and "PORT=" in refused.stderr
 
 
+@pytest.mark.thorough
 def test_without_demo_it_starts_empty_and_after_a_hard_kill_the_next_start_clears_up(make_plane) -> None:
     plane = make_plane(env={"DEMO": "0"})
     plane.start()
