@@ -22,6 +22,8 @@ log = logging.getLogger(__name__)
 
 DRAIN_GRACE = timedelta(seconds=30)
 HEARD_EVERY = timedelta(seconds=10)
+HOST_SILENT = "host_silent"
+"""Why a worker was given up of whose place nothing could be seen: it ran and is paid for, but speaks against no image and halts no pool."""
 NEVER_LAUNCHED = timedelta(seconds=10)
 NEVER_LAUNCHED_ELSEWHERE = timedelta(seconds=120)
 """The same where a launch is calls over a network: sixteen are made eight at a time, and those with GPUs named one by one."""
@@ -96,10 +98,11 @@ class _Round:
         if worker.state in Worker.COMING and self._passed(began) > start:
             after = "after it was ordered" if worker.ready_at is None else "after its ComfyUI went down"
             why = f"It was not ready {start.total_seconds():g} s {after}." + (f" {instance.why}" if instance and instance.why else "")
-            return self._end(worker, "stopped", "start_timeout", why, instance)
+            return self._end(worker, "stopped", *self._because(worker, "start_timeout", why), instance)
         silent = self._patience(worker, instance)
         if worker.registered_at is not None and self._passed(worker.seen_at or worker.registered_at) > silent:
-            return self._end(worker, "lost", "lost", f"Nothing was heard of it for {silent.total_seconds():g} s.", instance)
+            why = f"Nothing was heard of it for {silent.total_seconds():g} s."
+            return self._end(worker, "lost", *self._because(worker, "lost", why), instance)
         if worker.state == Worker.State.DRAINING and worker.drain_asked_at is not None and now - worker.drain_asked_at > DRAIN_GRACE:
             if not Job.objects.filter(worker=worker, status="running").exists():
                 return self._end(worker, "stopped", "drained", "It had nothing to do and did not leave by itself.", instance)
@@ -108,6 +111,12 @@ class _Round:
     def _known(self, worker: Worker) -> bool:
         """Whether its absence from what was seen means that it is gone."""
         return self.seen is not None and self.provider.knows and not self.seen.hides(worker)
+
+    def _because(self, worker: Worker, reason: str, why: str) -> tuple[str, str]:
+        """Reason and words of an end. While its place cannot be seen, whether it was the worker's or the place's fault is not known."""
+        if not self.provider.knows or self._known(worker):
+            return reason, why
+        return HOST_SILENT, f"{why} {'Its provider' if self.seen is None else 'Its host'} does not answer either."
 
     def _passed(self, at: datetime) -> timedelta:
         return watching.passed(at, watched=self.watched, now=self.now)

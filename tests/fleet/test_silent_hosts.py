@@ -8,11 +8,13 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
+from django.db.models import Sum
 
 from controlplane.kernel import loops as kernel_loops
 from controlplane.kernel.loops import Loop, LostLead, Tick
-from fleet import launching, loops, workers
-from fleet.models import Pool, PoolOffer, Worker
+from fleet import launching, loops, worker_hours, workers
+from fleet.models import Pool, PoolOffer, Worker, WorkerHour
+from fleet.observing import failed_starts
 from fleet.providers.base import Observed, Unavailable
 from tests import factories
 from tests.fleet.life_world import Machines, World
@@ -80,15 +82,66 @@ def test_a_worker_of_a_host_that_answers_is_still_found_to_be_gone_and_replaced_
 
 
 def test_workers_that_went_silent_with_their_host_are_lost_by_their_own_silence_and_then_replaced_once(world: World) -> None:
-    world.run(60)  # what was ready for a minute is no failed start
     dead = on(world, "one")
     world.machines.silent, world.mute = {"one"}, {w.instance for w in dead}
     world.run(10)
     assert {w.id for w in on(world, "one")} == {w.id for w in dead}, "not yet"
     world.run(90)
-    assert {Worker.objects.get(id=w.id).stop_reason for w in dead} == {"lost"}
+    gone = [Worker.objects.get(id=w.id) for w in dead]
+    assert {(w.state, w.stop_reason) for w in gone} == {("lost", "host_silent")}
+    assert gone[0].stop_message == "Nothing was heard of it for 30 s. Its host does not answer either."
     assert len(on(world, "two")) == 3, "as many as may be there"
     assert set(world.machines.asked[4:]) == {"two"}
+
+
+def test_a_worker_that_falls_silent_on_a_host_that_answers_is_lost_for_a_reason_of_its_own(world: World) -> None:
+    (lone,) = on(world, "two")
+    world.machines.silent, world.mute = {"one"}, {lone.instance}
+    world.run(40)
+    lone.refresh_from_db()
+    assert (lone.state, lone.stop_reason) == ("lost", "lost")
+
+
+def test_a_host_that_falls_silent_while_its_workers_start_halts_no_pool_and_changes_no_image(now: datetime) -> None:
+    world = World(now, base=4, max=8, on_demand_share=1.0, image="img:2", previous_image="img:1", price_per_hour_microusd=3_600_000)
+    for rank, name in enumerate(("one", "two")):
+        PoolOffer.objects.create(pool=world.pool, rank=rank, gpu="L4", price_per_hour_microusd=3_600_000, most=4 + rank, placement={"host": name})
+    world.machines = Hosts()
+    world.tick(agents=False)
+    dead = world.live()
+    assert {w.provider_ref["host"] for w in dead} == {"one"}
+    world.machines.silent, world.mute = {"one"}, {w.instance for w in dead}
+    for _ in range(20):
+        world.tick(10)
+    gone = [Worker.objects.get(id=w.id) for w in dead]
+    assert {(w.state, w.stop_reason) for w in gone} == {("stopped", "host_silent")}
+    assert gone[0].stop_message == "It was not ready 120 s after it was ordered. Its host does not answer either."
+    assert [w.provider_ref["host"] for w in world.live("idle")] == ["two"] * 4, "the host that answers takes their place"
+    pool = world.fresh_pool
+    assert (pool.halted_at, pool.image) == (None, "img:2")
+    assert failed_starts(pool, now=world.now) == []
+    worker_hours.recompute(now=world.now)
+    hours = WorkerHour.objects.filter(worker__in=dead).aggregate(ms=Sum("total_ms"), cost=Sum("total_microusd"))
+    lived_s = sum((w.stopped_at - w.ordered_at).total_seconds() for w in gone if w.stopped_at)
+    assert (hours["ms"], hours["cost"]) == (lived_s * 1000, lived_s * 1000), "what they cost until then stays in the books"
+
+
+def test_the_only_engine_being_down_while_workers_start_halts_nothing_and_they_come_when_it_is_back(now: datetime) -> None:
+    world = World(now, base=4, max=8)
+    world.tick(agents=False)
+    dead = world.live()
+    world.machines.down, world.mute = True, {w.instance for w in dead}
+    for _ in range(15):
+        world.tick(10)
+    gone = [Worker.objects.get(id=w.id) for w in dead]
+    assert {w.stop_reason for w in gone} == {"host_silent"}
+    assert gone[0].stop_message.endswith("Its provider does not answer either.")
+    assert world.fresh_pool.halted_at is None
+    world.machines.down = False
+    world.machines.running.clear()
+    for _ in range(6):
+        world.tick(10)
+    assert len(world.live("idle")) == 4 and world.fresh_pool.halted_at is None
 
 
 def test_an_order_that_was_not_answered_is_not_placed_again_elsewhere_but_the_next_one_is(now: datetime) -> None:
