@@ -40,7 +40,8 @@ def launch(ordered: Sequence[Worker], provider: Provider, *, now: datetime) -> l
             if isinstance(error, NoCapacity) and worker.offer is not None:
                 ref, error = _elsewhere(worker, provider, error, now=now + timedelta(seconds=time.monotonic() - began))
             if error is not None:  # dated when it was said: a provider that was slow to is left alone for as long as a quick one
-                said.append(_given_up(worker, error, now=now + timedelta(seconds=time.monotonic() - began)))
+                if why := _given_up(worker, error, now=now + timedelta(seconds=time.monotonic() - began)):
+                    said.append(why)
             else:
                 Worker.objects.filter(id=worker.id).update(provider_ref=ref)
     started = len(ordered) - len(said)
@@ -135,7 +136,7 @@ def _elsewhere(worker: Worker, provider: Provider, error: NoCapacity, *, now: da
 
 
 def _given_up(worker: Worker, error: ProviderError, *, now: datetime) -> str:
-    """The row of a worker that could not be ordered. A provider that is down is no fault of the worker's.
+    """End the row of a worker that could not be ordered; empty when it registered meanwhile. A provider that is down is no fault of the worker's.
 
     It is not asked for elsewhere: what does not answer may have started it. The next one is, of another kind of machine if there is one.
     """
@@ -144,6 +145,8 @@ def _given_up(worker: Worker, error: ProviderError, *, now: datetime) -> str:
         PoolOffer.objects.filter(id=worker.offer_id).exclude(unavailable_until__gte=until).update(unavailable_until=until, unavailable_reason=str(error)[:300])
     reason = PROVIDER_DOWN if isinstance(error, Unavailable) else NO_CAPACITY if isinstance(error, NoCapacity) else "order_failed"
     ended: dict[str, Any] = {"state": "stopped", "state_since": now, "stopped_at": now, "stop_reason": reason, "stop_message": str(error)[:500]}
-    Worker.objects.filter(id=worker.id).update(**ended)
+    if not Worker.objects.filter(id=worker.id, state__in=Worker.LIVE, registered_at__isnull=True).update(**ended):
+        log.info("worker registered before its order failed", extra={"worker": worker.name, "why": str(error)})
+        return ""  # it started, only the answer was lost: how to find it is noted when it is seen
     log.warning("worker not ordered", extra={"worker": worker.name, "why": str(error)})
     return f"{worker.name} could not be ordered: {error}"

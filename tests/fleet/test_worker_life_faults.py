@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import random
+from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
+from typing import Any
 
 import pytest
 
 from controlplane.kernel.loops import LostLead, Tick
-from fleet import loops, membership, preemption, queue, reconcile, replacing, scaling, workers
+from fleet import launching, loops, membership, preemption, queue, reconcile, replacing, scaling, workers
 from fleet.models import Attempt, Job, ScalingDecision, Worker
 from fleet.providers.base import NoCapacity, Unavailable
-from tests.fleet.life_world import World
+from tests import factories
+from tests.fleet.life_world import Machines, World
 
 pytestmark = pytest.mark.django_db
 
@@ -131,6 +134,57 @@ def test_a_provider_that_refuses_is_not_asked_without_end(now: datetime, refusal
         world.tick()
     if world.fresh_pool.halted_at is None:
         assert len(world.live("idle")) == 3
+
+
+class InTurn:
+    """Stands where the threads of a launch are: one after the other, in the thread of the test."""
+
+    def __init__(self, **_: Any) -> None: ...
+
+    def __enter__(self) -> InTurn:
+        return self
+
+    def __exit__(self, *_: object) -> None: ...
+
+    def map(self, asked: Callable[[Worker], Any], workers: Iterable[Worker]) -> list[Any]:
+        return [asked(worker) for worker in workers]
+
+
+class AnswerLost(Machines):
+    """The machine starts, its agent registers and takes a job; only then the call that started it fails."""
+
+    def launch(self, worker: Worker) -> dict[str, Any]:
+        super().launch(worker)
+        membership.register(worker.pool, protocol=1, instance=worker.instance, name=worker.name, fingerprint={}, now=worker.ordered_at)
+        queue.heartbeat(Worker.objects.get(id=worker.id), state="idle", reports=[], now=worker.ordered_at)
+        assert queue.claim(Worker.objects.get(id=worker.id), now=worker.ordered_at)
+        raise Unavailable("The engine did not answer within 20 s.")
+
+
+def test_a_worker_that_registered_before_its_order_failed_keeps_its_job_and_is_not_ended(now: datetime, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(launching, "ThreadPoolExecutor", InTurn)  # the test's transaction is seen by its own thread only
+    world = World(now, base=1, max=1)
+    world.machines = AnswerLost()
+    (job,) = world.submit()
+    world.tick(agents=False)
+    (worker,) = Worker.objects.filter(pool=world.pool)
+    assert (worker.state, worker.stop_reason, worker.provider_ref) == ("busy", "", {"name": worker.instance}), "found by what the provider shows"
+    world.run(40)
+    assert Job.objects.get(id=job.id).status == "running" and not world.machines.stopped
+    world.done(job)
+    world.tick()
+    assert [w.id for w in world.live("idle")] == [worker.id] and world.machines.launched == 1
+
+
+def test_an_order_that_failed_is_written_off_though_somebody_drained_it_meanwhile(now: datetime) -> None:
+    world = World(now, base=0)
+    row = {"state": "ordered", "registered_at": None, "ready_at": None, "idle_since": None, "seen_at": None}
+    worker = factories.make_worker(world.pool, now=now, **row)
+    world.machines.down = True
+    membership.drain(Worker.objects.get(id=worker.id), actor="olga", now=now)
+    assert len(launching.launch([worker], world.machines, now=now)) == 1
+    worker.refresh_from_db()
+    assert (worker.state, worker.stop_reason) == ("stopped", "provider_down")
 
 
 def test_two_controllers_order_once_and_the_one_that_lost_its_lead_does_nothing(now: datetime) -> None:
