@@ -2,15 +2,18 @@
 
 from django.db import migrations, models
 
+from controlplane.kernel.indexing import AddIndexLive
+
 
 class Migration(migrations.Migration):
+    atomic = False
 
     dependencies = [
         ('fleet', '0014_pool_days'),
     ]
 
     operations = [
-        migrations.AddIndex(
+        AddIndexLive(
             model_name='attempt',
             index=models.Index(condition=models.Q(('ended_at__isnull', False)), fields=['ended_at'], name='attempt_by_end'),
         ),
