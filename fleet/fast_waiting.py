@@ -92,8 +92,12 @@ def _batch(action: EmergencyAction, *, fence: Callable[[], None], now: datetime)
     walk = held.terms.get("walk")
     if walk is None:
         return None
+    if walk["doing"] == CHANGE and _put_back_first(held):
+        return None
     line = sql.rows(_LINE, [held.pool_id, *walk["after"][:2], UUID(walk["after"][2]), BATCH])
     over = walk["doing"] == CHANGE and (held.ended_at is not None or held.expires_at <= now)
+    if not line and walk["doing"] == RESTORE:
+        return _last(held)
     if not line or over:
         held.terms = {name: value for name, value in held.terms.items() if name != "walk"}
         held.save(update_fields=["terms"])
@@ -107,6 +111,26 @@ def _batch(action: EmergencyAction, *, fence: Callable[[], None], now: datetime)
     held.terms = {**held.terms, counted: held.terms[counted] + n, "walk": walk}
     held.save(update_fields=["terms"])
     return n
+
+
+def _put_back_first(action: EmergencyAction) -> bool:
+    """Whether an earlier measure's jobs are still being put back: this one would pass them by, and they would then run the dear way."""
+    others = EmergencyAction.objects.filter(kind=EmergencyAction.Kind.FAST, pool_id=action.pool_id, workflow=action.workflow)
+    return others.exclude(id=action.id).filter(terms__walk__doing=RESTORE).exclude(terms__walk__has_key="last").exists()
+
+
+def _last(action: EmergencyAction) -> int | None:
+    """After the line: jobs that ran meanwhile may come back to it, in front of where the walk was. Done when none of them runs or waits."""
+    mine = Job.objects.filter(pool_id=action.pool_id, workflow=action.workflow, fast__action=str(action.id), fast__waiting=True)
+    runs = mine.filter(status="running").exists()
+    back = [] if runs else list(mine.filter(status="queued").values_list("id", flat=True)[:BATCH])
+    n = _restore(action, back)
+    terms = {name: value for name, value in action.terms.items() if name != "walk"}
+    if runs or back:
+        terms["walk"] = {**action.terms["walk"], "last": True}
+    action.terms = {**terms, "restored": terms["restored"] + n}
+    action.save(update_fields=["terms"])
+    return n or None
 
 
 def _late(action: EmergencyAction, line: list[tuple[Any, ...]], walk: dict[str, Any], *, now: datetime) -> dict[UUID, float]:

@@ -11,8 +11,9 @@ from django.db import connection
 
 from controlplane.kernel import sql
 from controlplane.kernel.errors import Conflict
-from fleet import emergencies, emergency_calls, fast_waiting
+from fleet import emergencies, emergency_calls, fast_waiting, queue
 from fleet.models import EmergencyAction, Job
+from tests import factories
 from tests.fleet.emergency_world import World
 
 HOUR = timedelta(hours=1)
@@ -110,6 +111,37 @@ def test_putting_back_goes_on_after_a_kill_too(world: World, monkeypatch: pytest
     assert measure.ended_at is not None
     assert "20 put back" in emergencies.settle(fence=nothing, now=world.now)
     assert as_asked() == before
+
+
+def test_a_second_measure_waits_until_the_first_ones_jobs_are_put_back(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    terms: dict[str, Any] = {"version": 1, "overflow_s": 60.0, "include_waiting": True, "expires_at": world.now + HOUR, "actor": "s", "now": world.now}
+    first = emergencies.fast_mode(world.workflow, **terms)
+    with monkeypatch.context() as patch:
+        _kill_after(patch, 1)
+        with pytest.raises(Killed):
+            emergencies.end(first, actor="s", now=world.now)
+    second = emergencies.fast_mode(world.workflow, **terms)
+    assert second.terms["changed"] == 0
+    for _ in range(2):
+        emergencies.settle(fence=nothing, now=world.now)
+    rows = list(Job.objects.filter(status="queued").order_by("fair_tag"))
+    assert [j.version_id for j in rows] == [world.live.id] * 7 + [world.cheap.id] * 33
+    assert {(j.fast or {}).get("action") for j in rows} == {None, str(second.id)}
+
+
+def test_what_comes_back_from_a_lost_worker_after_the_end_is_put_back_too(world: World) -> None:
+    before = as_asked()
+    measure = emergencies.fast_mode(world.workflow, version=1, overflow_s=60.0, include_waiting=True, expires_at=world.now + HOUR, actor="s", now=world.now)
+    worker = factories.make_worker(world.pool, now=world.now)
+    taken = queue.claim(worker, limit=15, now=world.now)
+    assert Job.objects.filter(id__in=[a.job_id for a in taken], version=world.cheap).count() == 8
+    ended = emergencies.end(measure, actor="s", now=world.now)
+    assert "walk" in ended.terms, "eight of its jobs still run"
+    queue.requeue_worker(worker, now=world.now)
+    assert "8 put back" in emergencies.settle(fence=nothing, now=world.now)
+    after = as_asked()
+    assert {id_: row[:2] + row[3:] for id_, row in after.items()} == {id_: row[:2] + row[3:] for id_, row in before.items()}
+    assert emergencies.settle(fence=nothing, now=world.now) == "none over"
 
 
 def test_one_that_expires_while_it_is_applied_changes_no_more(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
