@@ -22,6 +22,8 @@ HOUR = timedelta(hours=1)
 SETTLES = timedelta(minutes=3)
 """How long an hour that is over may still change for what is about to be written."""
 STEP = timedelta(hours=24)
+AT_ONCE = 500
+"""Workers written together: SQLite takes so many values in one statement."""
 MOST_ROWS = 20_000
 """Of a run; what is left of a long gap is the next one's."""
 
@@ -63,11 +65,13 @@ def _write(workers: QuerySet[Worker], *, start: datetime, end: datetime, now: da
 def _ended_late(start: datetime, folded: datetime | None, *, now: datetime) -> int:
     """Write the earlier hours again of workers with a job that began before `start` and ended lately: only now is its loading known."""
     lately = Attempt.objects.filter(ended_at__gte=min(start, now - SETTLES), claimed_at__lt=start)
-    written = 0
+    begun: dict[datetime, list[UUID]] = {}
     for worker_id, claimed in lately.order_by().values_list("worker_id").annotate(at=Min("claimed_at")):
-        since = floor(claimed) if folded is None else max(floor(claimed), folded)
-        if since < start:
-            written += _write(Worker.objects.filter(id=worker_id), start=since, end=start, now=now)
+        begun.setdefault(floor(claimed) if folded is None else max(floor(claimed), folded), []).append(worker_id)
+    written = 0
+    for since, ids in begun.items():
+        for first in range(0, len(ids) if since < start else 0, AT_ONCE):
+            written += _write(Worker.objects.filter(id__in=ids[first : first + AT_ONCE]), start=since, end=start, now=now)
     return written
 
 

@@ -6,6 +6,7 @@ import itertools
 import random
 from collections import defaultdict
 from datetime import datetime, timedelta
+from typing import Any
 
 import pytest
 from factories import make_customer, make_pool, make_runnable, make_worker, submit
@@ -121,6 +122,21 @@ def test_a_job_over_several_hours_tells_how_long_it_loaded_when_it_ends(now: dat
     queue.complete(worker, job_id=job.id, attempt=leased.attempt, completion=queue.Completion("succeeded", timings={"load_s": 900.0}), now=end)
     worker_hours.recompute(now=end + timedelta(seconds=30))
     assert [(r.loading_ms, r.busy_ms) for r in WorkerHour.objects.order_by("hour")] == [(600_000, 0), (300_000, 3_300_000), (0, 660_000)]
+
+
+def test_many_workers_whose_jobs_reach_into_the_hour_take_no_more_queries_than_a_few(now: datetime, django_assert_max_num_queries: Any) -> None:
+    pool = make_pool(now=now)
+    workers = [make_worker(pool, now=now) for _ in range(12)]
+    runnable, customer = make_runnable(now=now, pool=pool), make_customer(now=now)
+    for worker in workers:
+        job = submit(customer, runnable, now=now)
+        (leased,) = queue.claim(worker, now=now + timedelta(minutes=50))
+        end = now + timedelta(minutes=70)
+        queue.complete(worker, job_id=job.id, attempt=leased.attempt, completion=queue.Completion("succeeded", timings={"load_s": 300.0}), now=end)
+    worker_hours.recompute(now=now + timedelta(minutes=71))
+    with django_assert_max_num_queries(40):
+        worker_hours.recompute(now=now + timedelta(minutes=72))
+    assert WorkerHour.objects.filter(hour=now, loading_ms=300_000).count() == 12
 
 
 def test_a_worker_no_provider_ever_ran_costs_nothing(now: datetime) -> None:
