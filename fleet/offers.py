@@ -53,7 +53,7 @@ def add(pool: Pool, terms: Mapping[str, Any], *, actor: str, reason: str = "", t
 
 @transaction.atomic
 def change(offer: PoolOffer, terms: Mapping[str, Any], *, actor: str, reason: str = "", to: int | None = None, now: datetime) -> bool:
-    """Set some of its FIELDS, and make it the `to`-th; False when nothing differs. Raises Invalid.
+    """Set some of its FIELDS, and make it the `to`-th; False when nothing differs. Raises Invalid, or Conflict where it would replace live pods.
 
     Workers that run keep the price agreed when they were ordered.
     """
@@ -61,11 +61,19 @@ def change(offer: PoolOffer, terms: Mapping[str, Any], *, actor: str, reason: st
     before = terms_of(held)
     _set(held.pool, held, terms)
     after = terms_of(held)
+    others = [name for name in _OTHER_KIND if before[name] != after[name]]
+    if others and held.pool.provider == "kubernetes" and (live := Worker.objects.filter(offer=held, state__in=Worker.LIVE).count()):
+        raise Conflict(  # they are the pod's template: Kubernetes would replace every pod of it, whatever it works on
+            "offer_in_use",
+            f"{live:,} pod{' of it lives and' if live == 1 else 's of it live and'} would be replaced.",
+            "Add a further kind, and set the most of this one to 0; remove it when its pods have left.",
+            details={"field": others[0], "live": live},
+        )
     moves = to is not None and move(offer, to=to, actor=actor, now=now)
     if before == after:
         return moves
     fields = list(FIELDS)
-    if any(before[name] != after[name] for name in _OTHER_KIND):
+    if others:
         held.unavailable_until, held.unavailable_reason = None, ""
         fields += ["unavailable_until", "unavailable_reason"]
     if (before["gpu"], before["market"]) != (after["gpu"], after["market"]):

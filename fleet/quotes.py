@@ -94,7 +94,7 @@ def make(
         most_microusd=most,
         finish_p50_at=now + timedelta(seconds=finish.p50_s),
         finish_p90_at=now + timedelta(seconds=finish.p90_s),
-        basis={**stands, "limits": limits, "own_at_once": own, "body_sha256": body_sha256},
+        basis={**stands, "limits": limits, "body_sha256": body_sha256},
         created_at=now,
         expires_at=max(now + KEPT, min(begins, now + KEPT_MOST)),
     )
@@ -173,11 +173,9 @@ def one(customer: Customer, text: object) -> Quote:
 def as_json(quote: Quote, *, now: datetime) -> dict[str, Any]:
     """A quote as its customer sees it."""
     basis = dict(quote.basis)
-    limits, own = basis.pop("limits", []), basis.pop("own_at_once", None) or quote.jobs
-    for ours in ("body_sha256", "others_per_hour"):  # what others send is theirs
-        basis.pop(ours, None)
-    for name in ("at_once_now", "at_once_most"):  # how large a pool is, is ours
-        basis[name] = min(basis[name], own)
+    limits = basis.pop("limits", [])
+    for kept in ("body_sha256", "others_per_hour", "at_once_now", "at_once_most", "own_at_once"):  # what others send and how large a pool is
+        basis.pop(kept, None)
     planned = quote.planned if quote.planned is not None and quote.planned.canceled_at is None else None
     return {
         "id": str(quote.id),

@@ -12,7 +12,7 @@ from rest_framework.response import Response
 from controlplane.console import roles
 from controlplane.console.scripting import OperatorView
 from controlplane.kernel import jsonbody
-from controlplane.kernel.errors import Invalid, NotFound
+from controlplane.kernel.errors import Forbidden, Invalid, NotFound
 from fleet import offers, queries_offers
 from fleet.models import Pool, PoolOffer
 from fleet.presenting import stamp
@@ -49,6 +49,8 @@ class OneOffer(OperatorView):
         pool, now = _pool(slug), timezone.now()
         held = offers.named(pool, offer)
         terms, reason, rank = _read(request)
+        if "price_per_hour_microusd" in terms and not roles.sees_money(request._request):
+            raise Forbidden("price_hidden", "Your roles do not show prices, so they cannot change one.", "Leave price_per_hour_microusd out, or ask an admin.")
         offers.change(held, terms, actor=_actor(request), reason=reason, to=rank, now=now)
         return Response(_one(request, pool, held))
 

@@ -25,8 +25,6 @@ SHAPES: dict[str, Any] = {
             "basis": record(
                 {
                     "jobs_ahead": {**_COUNT, "description": "Waiting jobs that go before; turns are taken with those of others"},
-                    "at_once_now": {**_COUNT, "description": "Of these jobs, those that can run at once now"},
-                    "at_once_most": {**_COUNT, "description": "Of these jobs, those that can run at once when all workers have started"},
                     "seconds_per_job": nullable({"type": "number", "minimum": 0, "description": "Measured mean; null when nothing was"}),
                     "measured_runs": {**_COUNT, "description": "Runs that rests on"},
                     "simulations": {"type": "integer", "minimum": 1},

@@ -131,3 +131,28 @@ def test_asking_again_ends_the_patience(pool: Pool) -> None:
     PoolOffer.objects.update(unavailable_until=timezone.now() + timedelta(hours=1), unavailable_reason="full")
     assert call("get").json()["results"][0]["available"] is False
     assert call("post", f"/{held}/ask-again", {}).json()["available"] is True
+
+
+def test_who_sees_no_prices_changes_none(pool: Pool) -> None:
+    offer = PoolOffer.objects.create(pool=pool, rank=1, gpu="L4", price_per_hour_microusd=310_000)
+    refused = call("patch", f"/{offer.id}", {"price_per_hour_microusd": 0, "most": 3})
+    assert (refused.status_code, refused.json()["error"]["code"]) == (403, "price_hidden")
+    offer.refresh_from_db()
+    assert (offer.price_per_hour_microusd, offer.most) == (310_000, None)
+    assert call("patch", f"/{offer.id}", {"most": 3}).status_code == 200
+
+
+@pytest.mark.parametrize(("provider", "status"), [("kubernetes", 409), ("docker", 200)])
+def test_a_kind_whose_pods_live_stays_the_machine_it_is(provider: str, status: int) -> None:
+    now = timezone.now()
+    pool = factories.make_pool(now=now, slug=f"on-{provider}", provider=provider)
+    offer = PoolOffer.objects.create(pool=pool, rank=1, gpu="L4", price_per_hour_microusd=310_000)
+    worker = factories.make_worker(pool, now=now)
+    type(worker).objects.filter(id=worker.id).update(offer=offer)
+    answer = call("patch", f"/{offer.id}", {"gpu": "L4 24GB"}, slug=pool.slug)
+    assert answer.status_code == status, answer.content
+    if status == 409:
+        assert answer.json()["error"]["code"] == "offer_in_use"
+    offer.refresh_from_db()
+    assert offer.gpu == ("L4" if status == 409 else "L4 24GB")
+    assert call("patch", f"/{offer.id}", {"most": 0}, slug=pool.slug).status_code == 200
