@@ -56,11 +56,12 @@ class Docker:
         places = self._places(pool)
         with ThreadPoolExecutor(max_workers=min(AT_ONCE, len(places)), thread_name_prefix="observe") as threads:
             looks = list(threads.map(lambda place: self._look(place, pool), places))
-        silent = {place[0]: look for place, look in zip(places, looks, strict=True) if isinstance(look, Unavailable)}
+        silent = {place[0]: look for place, look in zip(places, looks, strict=True) if isinstance(look, ProviderError)}
         if len(silent) == len({host for host, _ in places}):
-            raise next(iter(silent.values()))
+            why = next(iter(silent.values()))
+            raise why if isinstance(why, Unavailable) else Unavailable(str(why)) from why
         closed = frozenset(offer for place, offers in places.items() if place[0] in silent for offer in offers)
-        found = {seen.name: seen for look in looks if not isinstance(look, Unavailable) for seen in look}
+        found = {seen.name: seen for look in looks if not isinstance(look, ProviderError) for seen in look}
         return Observed(found, silent={host: str(why) for host, why in silent.items()}, closed=closed)
 
     def launch(self, worker: Worker) -> Ref:
@@ -138,11 +139,11 @@ class Docker:
                 found.setdefault(_place(ref), [])
         return found
 
-    def _look(self, place: tuple[str, str], pool: Pool) -> list[Instance] | Unavailable:
-        """What one engine runs of the pool, or why it cannot be known. In a thread of its own: it reads no row."""
+    def _look(self, place: tuple[str, str], pool: Pool) -> list[Instance] | ProviderError:
+        """What one engine runs of the pool, or why it cannot be known: it is silent, or refuses to say. In a thread of its own: it reads no row."""
         try:
             return self._containers(self.engine(*place), pool)
-        except Unavailable as error:
+        except ProviderError as error:
             return error
 
     def _containers(self, engine: Engine, pool: Pool) -> list[Instance]:

@@ -367,6 +367,25 @@ def test_workers_of_every_machine_of_a_pool_are_seen(provider: Docker, start: Ca
         provider.observe(pool)
 
 
+@pytest.mark.parametrize(
+    "answer", [(403, {"message": "forbidden by policy"}), GONE, (409, {"message": "locked"}), (500, {"message": "no space left on device"})]
+)
+def test_a_machine_that_refuses_to_say_what_it_runs_hides_only_itself(provider: Docker, start: Callable[[], FakeEngine], now: datetime, answer: Answer) -> None:
+    one, two = start(), start()
+    pool = make_pool(one, now)
+    offer = PoolOffer.objects.create(pool=pool, rank=1, gpu="L4", price_per_hour_microusd=1, placement={"host": two.host})
+    here = ordered(pool, now, provider_ref={"container": "c1", "host": one.host})
+    there = ordered(pool, now, offer=offer, provider_ref={"container": "c1", "host": two.host})
+    one.rows = [row(provider, here)]
+    two.says["GET /containers/json"] = answer
+    found = provider.observe(pool)
+    assert set(found.instances) == {here.instance} and answer[1]["message"] in found.silent[two.host]
+    assert found.closed == {offer.id} and [found.hides(worker) for worker in (here, there)] == [False, True]
+    one.says["GET /containers/json"] = answer
+    with pytest.raises(Unavailable, match=answer[1]["message"]):
+        provider.observe(pool)
+
+
 # -- what is seen and ended ------------------------------------------------------------------------
 
 
