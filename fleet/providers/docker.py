@@ -9,14 +9,17 @@ from __future__ import annotations
 import contextlib
 import logging
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
 from django.conf import settings
+from django.db.models import Q
+from django.utils import timezone
 from django.utils.crypto import salted_hmac
 
 from controlplane.kernel.errors import Invalid
@@ -33,6 +36,8 @@ log = logging.getLogger(__name__)
 
 AT_ONCE = 8
 """Engines asked at the same time."""
+LOOKED_FOR = timedelta(hours=24)
+"""How long after its end a worker's container is still looked for on an engine that the pool no longer names."""
 HALF_LAUNCHED_S = 30.0
 MOST_DETAILS = 50
 MOST_FINISHED = 4
@@ -45,7 +50,8 @@ class Docker:
     counted = False
     knows = True
 
-    def __init__(self, *, installation: str = "") -> None:
+    def __init__(self, *, installation: str = "", clock: Callable[[], datetime] = timezone.now) -> None:
+        self.clock = clock
         self.installation = installation or salted_hmac("comfyplane.installation", "docker", algorithm="sha256").hexdigest()[:16]
         self._engines: dict[tuple[str, str], Engine] = {}
         self._pulls = docker_pull.Pulls()
@@ -56,7 +62,10 @@ class Docker:
         places = self._places(pool)
         with ThreadPoolExecutor(max_workers=min(AT_ONCE, len(places)), thread_name_prefix="observe") as threads:
             looks = list(threads.map(lambda place: self._look(place, pool), places))
-        silent = {place[0]: look for place, look in zip(places, looks, strict=True) if isinstance(look, ProviderError)}
+        answered = {place[0] for place, look in zip(places, looks, strict=True) if not isinstance(look, ProviderError)}
+        # Certificates that an engine was used with before may be gone: it is silent only when it answers none of its ways.
+        failed = {place[0]: look for place, look in zip(places, looks, strict=True) if isinstance(look, ProviderError)}
+        silent = {host: why for host, why in failed.items() if host not in answered}
         if len(silent) == len({host for host, _ in places}):
             why = next(iter(silent.values()))
             raise why if isinstance(why, Unavailable) else Unavailable(str(why)) from why
@@ -129,14 +138,16 @@ class Docker:
     # -- what there is -----------------------------------------------------------------------------
 
     def _places(self, pool: Pool) -> dict[tuple[str, str], list[int | None]]:
-        """Engines the pool may order from with the offers there, and those its live workers are on though it no longer names them."""
+        """Engines the pool may order from with the offers there, and those its workers are on, or were lately, though it no longer names them."""
         placements: list[tuple[int | None, Mapping[str, Any]]] = [(None, {}), *PoolOffer.objects.filter(pool=pool).values_list("id", "placement")]
         found: dict[tuple[str, str], list[int | None]] = {}
         for offer, placement in placements:
             found.setdefault(_place({**pool.settings, **placement}), []).append(offer)
-        for ref in Worker.objects.filter(pool=pool, state__in=Worker.LIVE).values_list("provider_ref", flat=True):
-            if ref.get("host"):
-                found.setdefault(_place(ref), [])
+        lately = Q(state__in=Worker.LIVE) | Q(stopped_at__gt=self.clock() - LOOKED_FOR)
+        used = Worker.objects.filter(lately, pool=pool, provider_ref__has_key="host").order_by()
+        for host, tls_dir in used.values_list("provider_ref__host", "provider_ref__tls_dir").distinct():
+            if host:
+                found.setdefault(_place({"host": host, "tls_dir": tls_dir}), [])
         return found
 
     def _look(self, place: tuple[str, str], pool: Pool) -> list[Instance] | ProviderError:

@@ -9,12 +9,13 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
 
+from fleet import workers
 from fleet.models import Pool, PoolOffer, Worker
 from fleet.providers import docker_container, docker_engine
 from fleet.providers.base import NoCapacity, Refused, Unavailable
@@ -384,6 +385,30 @@ def test_a_machine_that_refuses_to_say_what_it_runs_hides_only_itself(provider: 
     one.says["GET /containers/json"] = answer
     with pytest.raises(Unavailable, match=answer[1]["message"]):
         provider.observe(pool)
+
+
+def test_what_is_left_on_a_machine_that_no_offer_names_any_more_is_ended_for_a_day(start: Callable[[], FakeEngine], now: datetime) -> None:
+    one, old, older = start(), start(), start()
+    pool = make_pool(one, now)
+    gone = {"state": "lost", "stop_reason": "host_silent"}
+    left = ordered(pool, now, **gone, stopped_at=now, provider_ref={"container": "c1", "host": old.host})
+    ordered(pool, now, **gone, stopped_at=now - timedelta(hours=2), provider_ref={"container": "c2", "host": older.host})
+    ordered(pool, now, **gone, stopped_at=now, provider_ref={})
+    provider = Docker(installation="0123456789abcdef", clock=lambda: now + timedelta(hours=23))
+    old.rows = [row(provider, left)]
+    workers.look_after(pool, provider=provider, fence=lambda: None, now=now + timedelta(hours=23))
+    assert old.counted("POST /containers/c1/kill") == 1, "ended as soon as its machine is heard"
+    assert one.asked and not older.asked, "a day later nobody asks any more"
+    old.says["GET /containers/json"] = (500, {"message": "broken"})
+    assert list(provider.observe(pool).silent) == [old.host], "that one is away is no reason to know nothing"
+
+
+def test_certificates_of_before_do_not_make_a_machine_silent(provider: Docker, engine: FakeEngine, now: datetime) -> None:
+    pool = make_pool(engine, now)
+    worker = ordered(pool, now, provider_ref={"container": "c1", "host": engine.host, "tls_dir": "/nowhere"})
+    engine.rows = [row(provider, worker)]
+    found = provider.observe(pool)
+    assert set(found.instances) == {worker.instance} and not found.silent and not found.hides(worker)
 
 
 # -- what is seen and ended ------------------------------------------------------------------------
