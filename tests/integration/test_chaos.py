@@ -158,7 +158,8 @@ def _kill(plane: Plane, done: threading.Event, killed: Counter[str]) -> None:
     end = time.monotonic() + KILLING_S
     while time.monotonic() < end and not done.wait(rng.uniform(1.0, 2.5)):
         kind = order.pop(0) if order else rng.choices(["agent", "engine", "web", "controller", "stream"], weights=[6, 6, 3, 1, 2])[0]
-        victims = [p for p in _of(plane, kind) if time.time() - p.create_time() > 4]
+        # Workers that die again and again before they have begun are a crash loop, which stops ordering until a person looks.
+        victims = [p for p in _of(plane, kind) if time.time() - p.create_time() > (15 if kind == "agent" else 4)]
         if not victims:
             order.append(kind)
             continue
