@@ -21,6 +21,7 @@ AFTER = timedelta(minutes=10)
 MOST_JSON = 20_000
 RULES = {
     "backlog": "The queue",
+    "long jobs": "Long jobs",
     "steady": "The work that arrives",
     "idle": "Idle workers",
     "queue": "Waiting jobs a worker",
@@ -33,6 +34,7 @@ TERMS = {
     "offered": "Workers' worth of work that arrives",
     "steady": "Workers for the work that arrives",
     "backlog": "Workers for the queue",
+    "shared": "Workers for the jobs waiting and running",
     "left_s": "Work left when a new worker is ready",
     "horizon_s": "Looked ahead",
     "cold_s": "A start counted with",

@@ -85,17 +85,19 @@ class WaitTarget:
         clear_s = (0.38 * target + 0.6 * mean) * min(2.2, max(0.25, math.exp(-0.25 * care)))
         # Long jobs pass a worker on seldom: what one gets through while a job may wait bounds how many are given to it.
         each = 1 + 0.6 * target / mean * min(1.0, USUAL_START_S / max(1.0, cold)) * math.exp(-0.4 * care) if mean > 0 else math.inf
-        clear = min(1_000_000, max(math.ceil(left / clear_s), math.ceil(((seen.queue or 0) + seen.busy) / each)))
+        inside = (seen.queue or 0) + seen.busy
+        clear, shared = min(1_000_000, math.ceil(left / clear_s)), min(1_000_000, math.ceil(inside / each))
         spare = round(self.spare)
         floor = max(seen.base, ahead.workers)
-        keep = max(floor, steady + spare, clear + spare)
-        need, rule = max((firm + spare if firm else 0, "steady"), (clear + spare if clear > seen.live else 0, "backlog"), (floor, "floor"))
+        keep = max(floor, steady + spare, clear + spare, shared + spare)
+        orders = ((firm, "steady"), (clear if clear > seen.live else 0, "backlog"), (shared if shared > seen.live else 0, "long jobs"))
+        need, rule = max(*((size + spare if size else 0, name) for size, name in orders), (floor, "floor"))
         if seen.queue and seen.live < 1 and need < 1:
             need, rule = 1, "first"
-        terms = {"offered": offered, "steady": steady, "backlog": clear, "left_s": left, "horizon_s": horizon, "cold_s": cold, "job_s": mean}
+        terms = {"offered": offered, "steady": steady, "backlog": clear, "shared": shared, "left_s": left, "horizon_s": horizon, "cold_s": cold, "job_s": mean}
         if ahead.why and need > seen.live and need > (firm if not ahead.work_s and not ahead.offered else 0):
             return need, keep, terms, f"{ahead.why} {workers(need)} are needed for it.", "announced"
-        return need, keep, terms, _why(seen, rule, need, offered, left), rule
+        return need, keep, terms, _why(seen, rule, need, offered, left, each), rule
 
     def _rate(self, seen: Seen) -> float:
         """Jobs a second over the window."""
@@ -117,12 +119,15 @@ class WaitTarget:
         return int(past[0][1])
 
 
-def _why(seen: Seen, rule: str, need: int, offered: float, left: float) -> str:
+def _why(seen: Seen, rule: str, need: int, offered: float, left: float, each: float) -> str:
     goal = f"{share(seen.target_share)} of the jobs within {seconds(seen.target_s)}"
     if rule == "backlog":
         waiting = jobs(seen.queue or 0)
         then = f"{seconds(left)} of work would be left when a new worker is ready, {seconds(seen.cold.p50_s)} from now"
         return f"{waiting}, and {then}: {goal} takes {workers(need)}."
+    if rule == "long jobs":
+        inside = jobs((seen.queue or 0) + seen.busy, "waits or runs", "wait or run")
+        return f"{inside} at {seconds(seen.job.mean_s)} each, and a worker gets through {each:.1f} while a job may wait: {goal} takes {workers(need)}."
     if rule == "first":
         return f"{jobs(seen.queue or 0)} and there is no worker."
     if rule == "floor":

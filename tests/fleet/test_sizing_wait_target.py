@@ -158,6 +158,13 @@ def test_long_jobs_are_given_to_more_workers_than_short_ones_of_as_much_work():
     assert asked(8.0, 150) > asked(240.0, 5)  # as much work, but it can be shared out
 
 
+def test_what_long_jobs_ask_for_is_said_in_its_own_words():
+    asked = WaitTarget().decide(seen(job=JobTime(240.0, 0.5, 100), queue=2, ready=4, busy=4, base=1, maximum=64), {})
+    assert asked.rule == "long jobs" and asked.wanted > 4
+    assert asked.reason.startswith("6 jobs wait or run at 4m 00s each, and a worker gets through 1.")
+    assert asked.reason.endswith(f"takes {asked.wanted} workers.")
+
+
 def test_without_learning_the_aim_alone_says_how_careful_it_is():
     load = seen(job=JobTime(50.0, 0.5, 100), queue=2, ready=4, busy=4)
     safe, usual, thrifty = (WaitTarget(learn=0.0, aim=aim).decide(load, {}) for aim in (0.1, attainment.USUAL_AIM, 5.0))
