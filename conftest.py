@@ -13,7 +13,7 @@ import shutil
 import socket
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -143,12 +143,13 @@ SELDOM = ("[1440-dark]", "[390-light]", "[dark-1440]", "[light-390]")
 SELDOM_AXE = (*SELDOM, "[390-dark]", "[dark-390]")
 
 
-@pytest.hookimpl(trylast=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+@pytest.hookimpl(wrapper=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> Iterator[None]:
     """The slowest first. Pages are opened in each theme and at each width; without CI's thoroughness in one look or two of the four."""
     for item in items:
         if item.get_closest_marker("django_db") or DATABASE.intersection(getattr(item, "fixturenames", ())):
-            item.add_marker("database")
+            item.add_marker("database")  # before `-m` chooses
+    yield
     items.sort(key=lambda item: next((rank for rank, start in enumerate(FIRST) if item.nodeid.startswith(start)), len(FIRST)))
     if not THOROUGH:
         long = pytest.mark.skip(reason="takes a minute; COMFYPLANE_REQUIRE_CHROMIUM=1 runs it too")
