@@ -12,6 +12,7 @@ from fleet import smoke
 from fleet.models import SmokeRun
 from tests import factories
 from tests.controlplane import work_rows as rows
+from tests.staff import member
 
 pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
 RULES = {"runOnly": ["wcag2a", "wcag2aa", "wcag21aa", "best-practice"], "resultTypes": ["violations"]}
@@ -32,7 +33,7 @@ def world():
 
 def open_page(chromium, live_server, *, width=1440, theme="light"):
     client = Client()
-    client.force_login(rows.person("admin"))
+    client.force_login(member("admin"))
     context = chromium.new_context(viewport={"width": width, "height": 900}, color_scheme=theme)
     context.add_cookies([{"name": "sessionid", "value": client.cookies["sessionid"].value, "url": live_server.url}])
     page = context.new_page()
@@ -80,7 +81,7 @@ def test_a_run_is_asked_for_by_keyboard_and_its_result_appears_by_itself(chromiu
 
 def test_without_scripts_the_matrix_reads_and_its_buttons_work(chromium, live_server, world):
     client = Client()
-    client.force_login(rows.person("admin"))
+    client.force_login(member("admin"))
     context = chromium.new_context(java_script_enabled=False)
     context.add_cookies([{"name": "sessionid", "value": client.cookies["sessionid"].value, "url": live_server.url}])
     page = context.new_page()

@@ -12,6 +12,7 @@ from django.utils import timezone
 from builds import branches, importing
 from builds.models import Branch, Version
 from tests.controlplane import work_rows as rows
+from tests.staff import member
 
 pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
 RULES = {"runOnly": ["wcag2a", "wcag2aa", "wcag21aa", "best-practice"], "resultTypes": ["violations"]}
@@ -75,7 +76,7 @@ def open_page(chromium, live_server, user, *, width=1440, theme="light", scripts
 @pytest.mark.parametrize("width", [1440, 390])
 def test_axe_finds_nothing_on_the_pages_of_versions(chromium, live_server, boat, width, theme):
     axe = Axe()
-    page = open_page(chromium, live_server, rows.person("admin"), width=width, theme=theme)
+    page = open_page(chromium, live_server, member("admin"), width=width, theme=theme)
     paths = [
         "/versions/",
         "/versions/?branch=side",
@@ -101,7 +102,7 @@ def test_axe_finds_nothing_on_the_pages_of_versions(chromium, live_server, boat,
 
 
 def test_a_conflict_is_chosen_and_merged_by_keyboard(chromium, live_server, boat):
-    page = open_page(chromium, live_server, rows.person("release"))
+    page = open_page(chromium, live_server, member("release"))
     page.goto(f"{live_server.url}{PAGE}/versions/")
     page.get_by_role("link", name="Merge into main").first.click()
     page.get_by_role("group", name="Empty Image, width").get_by_label("Theirs").focus()
@@ -116,7 +117,7 @@ def test_a_conflict_is_chosen_and_merged_by_keyboard(chromium, live_server, boat
 
 
 def test_the_graph_shows_what_changed_where_the_author_put_it(chromium, live_server, boat):
-    page = open_page(chromium, live_server, rows.person("viewer"))
+    page = open_page(chromium, live_server, member("viewer"))
     page.goto(f"{live_server.url}{PAGE}/diff/?a=1&b=3")
     gone, changed = page.locator(".dag .nd.gone"), page.locator(".dag .nd.chg")
     assert gone.count() == 1
@@ -129,7 +130,7 @@ def test_the_graph_shows_what_changed_where_the_author_put_it(chromium, live_ser
 
 
 def test_the_list_tells_the_same_without_scripts(chromium, live_server, boat):
-    page = open_page(chromium, live_server, rows.person("viewer"), scripts=False)
+    page = open_page(chromium, live_server, member("viewer"), scripts=False)
     page.goto(f"{live_server.url}{PAGE}/diff/?a=1&b=3")
     page.get_by_role("link", name="List", exact=True).click()
     page.wait_for_url("**view=list**")

@@ -15,6 +15,7 @@ from fleet import queue, rollups
 from fleet.models import Job, Output
 from tests import factories
 from tests.controlplane import work_rows as rows
+from tests.staff import member
 
 pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
 RULES = {"runOnly": ["wcag2a", "wcag2aa", "wcag21aa", "best-practice"], "resultTypes": ["violations"]}
@@ -57,7 +58,7 @@ def open_page(chromium, live_server, user, *, width=1440, theme="light"):
 @pytest.mark.parametrize("width", [1440, 390])
 def test_axe_finds_nothing_on_any_work_page(chromium, live_server, world, width, theme):
     axe = Axe()
-    page = open_page(chromium, live_server, rows.person("admin"), width=width, theme=theme)
+    page = open_page(chromium, live_server, member("admin"), width=width, theme=theme)
     paths = ["/ops/workflows/", "/ops/workflows/?q=nothing", "/ops/workflows/import/", "/ops/jobs/", "/ops/jobs/?status=expired"]
     paths += [f"/ops/workflows/boat/{tab}" for tab in ("", "?view=list", "api/", "versions/", "jobs/", "settings/")]
     paths += [f"/ops/jobs/{world[name].id}/" for name in ("done", "failed", "running")]
@@ -76,7 +77,7 @@ def test_axe_finds_nothing_on_any_work_page(chromium, live_server, world, width,
 
 
 def test_the_form_runs_a_job_that_is_seen_to_finish_without_a_reload(chromium, live_server, world, now):
-    page = open_page(chromium, live_server, rows.person("operator"))
+    page = open_page(chromium, live_server, member("operator"))
     page.goto(f"{live_server.url}/ops/workflows/boat/api/")
     page.fill("#f-in_width", "128")
     page.fill("#f-in_prompt", "a red boat")
@@ -113,7 +114,7 @@ def _finish(job):
 
 
 def test_a_wrong_value_takes_the_focus_to_the_summary_and_its_link_to_the_field(chromium, live_server, world):
-    page = open_page(chromium, live_server, rows.person("operator"))
+    page = open_page(chromium, live_server, member("operator"))
     page.goto(f"{live_server.url}/ops/workflows/boat/api/")
     page.evaluate("document.querySelector('#f-in_width').closest('form').noValidate = true")
     page.fill("#f-in_width", "0")
@@ -129,7 +130,7 @@ def test_a_wrong_value_takes_the_focus_to_the_summary_and_its_link_to_the_field(
 
 
 def test_snippets_follow_the_form_and_languages_change_in_place(chromium, live_server, world):
-    page = open_page(chromium, live_server, rows.person("operator"))
+    page = open_page(chromium, live_server, member("operator"))
     page.goto(f"{live_server.url}/ops/workflows/boat/api/")
     page.fill("#f-in_prompt", "<b>bold</b> & 'quoted'")
     page.locator("#snip-curl", has_text="bold").wait_for()
@@ -144,7 +145,7 @@ def test_snippets_follow_the_form_and_languages_change_in_place(chromium, live_s
 
 
 def test_graph_and_node_list_say_the_same_and_the_address_keeps_the_choice(chromium, live_server, world):
-    page = open_page(chromium, live_server, rows.person("viewer"))
+    page = open_page(chromium, live_server, member("viewer"))
     page.goto(f"{live_server.url}/ops/workflows/boat/")
     assert page.locator(".dag .nd").count() == 3
     page.get_by_role("link", name="Node list").click()
@@ -156,7 +157,7 @@ def test_graph_and_node_list_say_the_same_and_the_address_keeps_the_choice(chrom
 
 
 def test_new_jobs_are_announced_and_wait_until_asked_for(chromium, live_server, world, now):
-    page = open_page(chromium, live_server, rows.person("operator"))
+    page = open_page(chromium, live_server, member("operator"))
     page.goto(f"{live_server.url}/ops/jobs/")
     before = page.locator("tbody tr").count()
     rows.job(world["house"], world["workflow"], now=timezone.now())
@@ -171,7 +172,7 @@ def test_new_jobs_are_announced_and_wait_until_asked_for(chromium, live_server, 
 
 def test_everything_reads_and_the_form_runs_without_javascript(chromium, live_server, world):
     client = Client()
-    client.force_login(rows.person("operator"))
+    client.force_login(member("operator"))
     context = chromium.new_context(java_script_enabled=False, viewport={"width": 390, "height": 900})
     context.add_cookies([{"name": "sessionid", "value": client.cookies["sessionid"].value, "url": live_server.url}])
     page = context.new_page()

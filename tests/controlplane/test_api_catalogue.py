@@ -12,7 +12,7 @@ from controlplane.api import schema
 from fleet import queries_measured, rollups
 from fleet.models import SmokeRun
 from tests.controlplane import api_world as world
-from tests.controlplane import work_rows
+from tests.staff import signed_in
 
 pytestmark = pytest.mark.django_db
 
@@ -105,7 +105,7 @@ def test_the_console_and_the_catalogue_tell_the_same_of_a_day(api):
     world.workflow("hidden", released=False)
     rollups.recompute(now=timezone.now())
     offered = {w["id"]: w for w in api.get("/v1/workflows").json()["results"]}
-    client = work_rows.client("admin")
+    client = signed_in("admin")
     rows = {r["slug"]: r for r in csv.DictReader(io.StringIO(b"".join(client.get("/ops/workflows/?format=csv").streaming_content).decode().lstrip("\ufeff")))}
     assert {slug: int(r["stable_version"]) for slug, r in rows.items() if r["stable_version"]} == {slug: w["version"] for slug, w in offered.items()}
     assert float(rows["paint"]["success_share_24h"]) == offered["paint"]["performance"]["success_rate"] == 0.75

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import threading
 from collections.abc import Iterator
@@ -12,7 +11,7 @@ from typing import Any
 import factories
 import httpx
 import pytest
-from django.contrib.auth.models import Group, User
+from django.contrib.auth.models import User
 from django.core.management import call_command
 from django.db import connection
 from django.test import Client
@@ -21,10 +20,10 @@ from django_q.models import OrmQ
 
 from builds.images import building
 from builds.models import Build, BuildLine, BuildStep, Lock, Version, VersionLock
-from controlplane.console import roles
 from controlplane.kernel import blobs
 from controlplane.kernel.errors import WorkflowError
 from tests.controlplane.stream_server import serving
+from tests.staff import login, signed_in
 
 EVIL = "<script>alert(1)</script>"
 
@@ -40,24 +39,6 @@ def version(transactional_db: None, now: datetime) -> Version:
     lock = Lock.objects.create(sha256="a" * 64, document={"platform": {"os": "linux", "arch": "amd64"}}, created_at=now, created_by="t")
     VersionLock.objects.create(version=made, lock=lock, made_at=now, made_by="t")
     return made
-
-
-def person(role: str) -> User:
-    roles.ensure()
-    user = User.objects.create_user(role, password="right-and-long", is_staff=True)
-    user.groups.add(Group.objects.get(name=role))
-    return user
-
-
-def signed_in(role: str) -> Client:
-    client = Client()
-    client.force_login(person(role))
-    return client
-
-
-def script(role: str) -> dict[str, str]:
-    person(role)
-    return {"HTTP_AUTHORIZATION": "Basic " + base64.b64encode(f"{role}:right-and-long".encode()).decode()}
 
 
 def running_build(version: Version, now: datetime) -> tuple[Build, building.Claim]:
@@ -157,24 +138,24 @@ def test_unknown_builds_are_not_found(version: Version) -> None:
 
 
 def test_scripts_ask_look_read_and_cancel(version: Version, now: datetime) -> None:
-    client, release = Client(), script("release")
-    asked = client.post("/ops/api/workflows/lights/builds", {"version": 1}, content_type="application/json", **release)
+    client, release = Client(), login("release")
+    asked = client.post("/ops/api/workflows/lights/builds", {"version": 1}, content_type="application/json", headers=release)
     assert asked.status_code == 202 and asked.json()["state"] == "queued"
     address = f"/ops/api/builds/{asked.json()['id']}"
-    assert client.post("/ops/api/workflows/lights/builds", content_type="application/json", **release).status_code == 200
+    assert client.post("/ops/api/workflows/lights/builds", content_type="application/json", headers=release).status_code == 200
     held = building.claim(asked.json()["id"], now=now)
     assert held is not None
     building.note(held, lines=[BuildLine(build=held.build, seq=n, at=now, text=f"line {n}") for n in range(1, 4)], now=now)
-    told = client.get(f"{address}/log", {"after": "1"}, **release).json()
+    told = client.get(f"{address}/log", {"after": "1"}, headers=release).json()
     assert [line["text"] for line in told["lines"]] == ["line 2", "line 3"] and told["next"] == 3 and told["open"] is True
-    assert client.get(f"{address}/log", {"after": "x" * 50}, **release).json()["next"] == 3
-    assert client.post(f"{address}/cancel", **release).json()["cancel_asked"] is True
-    assert client.get("/ops/api/workflows/lights/builds", **release).json()["results"][0]["id"] == asked.json()["id"]
+    assert client.get(f"{address}/log", {"after": "x" * 50}, headers=release).json()["next"] == 3
+    assert client.post(f"{address}/cancel", headers=release).json()["cancel_asked"] is True
+    assert client.get("/ops/api/workflows/lights/builds", headers=release).json()["results"][0]["id"] == asked.json()["id"]
     for body in ('{"version": true}', '{"version": [1]}', '{"other": 1}', "[]", "{"):
-        assert client.post("/ops/api/workflows/lights/builds", body, content_type="application/json", **release).status_code in (400, 422)
-    assert client.get("/ops/api/workflows/nothing/builds", **release).status_code == 404
-    viewer = script("viewer")
-    assert client.post("/ops/api/workflows/lights/builds", content_type="application/json", **viewer).status_code == 403
+        assert client.post("/ops/api/workflows/lights/builds", body, content_type="application/json", headers=release).status_code in (400, 422)
+    assert client.get("/ops/api/workflows/nothing/builds", headers=release).status_code == 404
+    viewer = login("viewer")
+    assert client.post("/ops/api/workflows/lights/builds", content_type="application/json", headers=viewer).status_code == 403
     assert client.get(address).status_code == 401
 
 

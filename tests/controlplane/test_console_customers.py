@@ -1,11 +1,9 @@
 """Customers, their keys, the audit trail and search, in every state and for every role."""
 
-import itertools
 from datetime import timedelta
 from decimal import Decimal
 
 import pytest
-from django.test import Client
 from django.utils import timezone
 
 from billing import keys
@@ -14,10 +12,9 @@ from controlplane.kernel.models import AuditEntry
 from fleet.models import Job, MinuteRollup
 from tests import factories
 from tests.controlplane import shell_rows as rows
-from tests.controlplane import work_rows
+from tests.staff import signed_in
 
 pytestmark = pytest.mark.django_db
-_people = itertools.count(1)
 
 
 @pytest.fixture
@@ -26,7 +23,7 @@ def now():
 
 
 def test_no_customers_says_what_one_is():
-    html = rows.look(work_rows.client("account"), "/ops/customers/")
+    html = rows.look(signed_in("account"), "/ops/customers/")
     assert "No customers yet" in html
     assert "/ops/customers/new/" in html
 
@@ -34,7 +31,7 @@ def test_no_customers_says_what_one_is():
 def test_the_headline_says_who_is_near_a_limit_and_who_fails(now):
     _, _, who, _ = rows.busy_world(now, jobs=24)
     rows.spent(who, 850_000_000, now=now)
-    html = rows.look(work_rows.client("viewer"), "/ops/customers/")
+    html = rows.look(signed_in("viewer"), "/ops/customers/")
     assert "<h1>1 customer with too many failures, 1 near its limit</h1>" in html
     assert "6 jobs failed: look at the causes" in html
     assert "85%" in html
@@ -43,21 +40,15 @@ def test_the_headline_says_who_is_near_a_limit_and_who_fails(now):
 def test_money_columns_are_for_account_managers_only(now):
     rows.busy_world(now)
     for path in ("/ops/customers/", "/ops/customers/harbor/"):
-        assert "Revenue" not in rows.look(_with("operator"), path)
+        assert "Revenue" not in rows.look(signed_in("operator"), path)
     for path in ("/ops/customers/", "/ops/customers/harbor/"):
         assert "Revenue" in rows.look(_account(), path)
-    assert "revenue_usd" not in rows.read_csv(_with("fleet").get("/ops/customers.csv"))[0]
+    assert "revenue_usd" not in rows.read_csv(signed_in("fleet").get("/ops/customers.csv"))[0]
     assert rows.read_csv(_account().get("/ops/customers.csv"))[0]["revenue_usd"] == "0.108"
 
 
-def _with(role):
-    found = Client()
-    found.force_login(work_rows.person(role, name=f"{role}-{next(_people)}"))
-    return found
-
-
 def _account():
-    return _with("account")
+    return signed_in("account")
 
 
 def test_two_hundred_customers_are_paged_sorted_and_filtered_by_the_address(now):
@@ -113,7 +104,7 @@ def test_the_ledger_csv_adds_up_and_is_for_account_managers(now):
         recorded_at=now, booked_at=now, period=f"{now:%Y-%m}", **posting,
     )  # fmt: skip
     line.save(force_insert=True)
-    assert _with("operator").get("/ops/customers/harbor/usage.csv").status_code == 403
+    assert signed_in("operator").get("/ops/customers/harbor/usage.csv").status_code == 403
     lines = rows.read_csv(_account().get("/ops/customers/harbor/usage.csv?to=now&from=-1h"))
     assert [(line["meter"], line["amount_usd"]) for line in lines] == [("job", "0.01")]
 
@@ -128,7 +119,7 @@ def test_the_first_customer_can_be_created_before_any_plan_exists(now):
     assert response["Location"] == "/ops/customers/lumen-labs/"
     assert Plan.objects.get().slug == "starter"
     assert AuditEntry.objects.get(action="customer.create").object_id == "lumen-labs"
-    assert _with("operator").get("/ops/customers/new/").status_code == 403
+    assert signed_in("operator").get("/ops/customers/new/").status_code == 403
 
 
 @pytest.mark.parametrize(
@@ -173,7 +164,7 @@ def test_suspending_wants_the_name_typed_and_a_reason_and_reopening_undoes_it(no
     client.post("/ops/customers/harbor/reopen/")
     who.refresh_from_db()
     assert who.status == "active"
-    assert _with("operator").post("/ops/customers/harbor/suspend/", {"confirm": "harbor", "reason": "x"}).status_code == 403
+    assert signed_in("operator").post("/ops/customers/harbor/suspend/", {"confirm": "harbor", "reason": "x"}).status_code == 403
 
 
 # -- keys ------------------------------------------------------------------------------------------
@@ -225,7 +216,7 @@ def test_revoking_wants_the_name_typed(now):
     assert "Already revoked" in rows.look(client, f"/ops/keys/{key.id}/revoke/")
     assert "Only a working key can be rotated" in client.post(f"/ops/keys/{key.id}/rotate/", {"overlap": "1"}, follow=True).content.decode()
     for path in ("rotate", "revoke"):
-        assert _with("operator").post(f"/ops/keys/{key.id}/{path}/").status_code == 403
+        assert signed_in("operator").post(f"/ops/keys/{key.id}/{path}/").status_code == 403
 
 
 # -- audit and search ------------------------------------------------------------------------------
@@ -233,7 +224,7 @@ def test_revoking_wants_the_name_typed(now):
 
 def test_the_audit_log_filters_by_the_address_and_its_csv_matches(now):
     rows.busy_world(now)
-    client = _with("viewer")
+    client = signed_in("viewer")
     html = rows.look(client, "/ops/audit/")
     assert "lena" in html and "Friday" in html and "<b>max</b>" in html
     none = rows.look(client, "/ops/audit/?actor=nobody&type=pool")
@@ -253,30 +244,30 @@ def test_the_audit_log_filters_by_the_address_and_its_csv_matches(now):
 )
 def test_search_finds_each_kind_of_object(now, text, href):
     rows.busy_world(now)
-    html = work_rows.client("viewer").get(f"/ops/search/?q={text}", follow=True).content.decode()
+    html = signed_in("viewer").get(f"/ops/search/?q={text}", follow=True).content.decode()
     assert href in html
 
 
 def test_an_exact_job_id_opens_at_once_and_eight_digits_find_it(now):
     rows.busy_world(now)
     job = Job.objects.first()
-    client = _with("viewer")
+    client = signed_in("viewer")
     assert client.get(f"/ops/search/?q={job.id}")["Location"] == f"/ops/jobs/{job.id}/"
     assert str(job.id) in rows.look(client, f"/ops/search/?q={str(job.id)[:13]}")
 
 
 def test_a_key_is_found_by_its_last_four(now):
     key, _ = factories.make_key(factories.make_customer(now=now, slug="harbor"), now=now)
-    assert f"…{key.last4}" in rows.look(_with("viewer"), f"/ops/search/?q={key.last4}")
+    assert f"…{key.last4}" in rows.look(signed_in("viewer"), f"/ops/search/?q={key.last4}")
 
 
 @pytest.mark.parametrize("text", ["%00", "%FF", "'; DROP TABLE", "<script>", "a" * 5000, "%25_", "%F0%9F%90%99"])
 def test_odd_searches_find_nothing_and_break_nothing(now, text):
-    html = rows.look(_with("viewer"), f"/ops/search/?q={text}")
+    html = rows.look(signed_in("viewer"), f"/ops/search/?q={text}")
     assert "<script>" not in html.replace("<script src", "").replace("<script type", "")
 
 
 def test_searching_for_nothing_shows_where_to_go(now):
     rows.busy_world(now)
-    html = rows.look(_with("viewer"), "/ops/search/")
+    html = rows.look(signed_in("viewer"), "/ops/search/")
     assert "<h1>Search</h1>" in html and "l40s-image" in html

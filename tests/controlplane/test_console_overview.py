@@ -13,6 +13,7 @@ from fleet.models import MinuteRollup, Pool
 from tests import factories
 from tests.controlplane import shell_rows as rows
 from tests.controlplane import work_rows
+from tests.staff import signed_in
 
 pytestmark = pytest.mark.django_db
 
@@ -23,7 +24,7 @@ def now():
 
 
 def test_a_fresh_installation_shows_four_steps_with_working_links():
-    client = work_rows.client("admin")
+    client = signed_in("admin")
     html = rows.look(client, "/ops/")
     assert "4 steps to your first job" in html
     for step, href in (("Add a pool", "/ops/fleet/new/"), ("Upload a workflow", "/ops/workflows/import/"), ("Create a customer", "/ops/customers/new/")):
@@ -34,14 +35,14 @@ def test_a_fresh_installation_shows_four_steps_with_working_links():
 
 def test_a_step_that_is_done_gets_a_tick(now):
     factories.make_pool(now=now)
-    html = rows.look(work_rows.client("viewer"), "/ops/")
+    html = rows.look(signed_in("viewer"), "/ops/")
     assert "3 steps to your first job" in html
     assert html.count('class="done"') == 1
 
 
 def test_all_well_says_so_and_when_a_job_last_failed(now):
     rows.busy_world(now, jobs=3)
-    html = rows.look(work_rows.client("viewer"), "/ops/")
+    html = rows.look(signed_in("viewer"), "/ops/")
     assert "<h1>All good: jobs flow and every loop runs</h1>" in html
     assert "Nothing needs you" in html
     assert "All good" in html.split("</title>")[0]
@@ -49,10 +50,10 @@ def test_all_well_says_so_and_when_a_job_last_failed(now):
 
 def test_the_numbers_of_the_range_are_those_of_the_rollups(now):
     rows.busy_world(now, jobs=12)
-    html = rows.look(work_rows.client("viewer"), "/ops/")
+    html = rows.look(signed_in("viewer"), "/ops/")
     assert "75%" in html and "3 failed" in html
     assert "12 jobs ended" in html
-    earlier = rows.look(work_rows.client("operator"), "/ops/?from=-30d&to=-29d")
+    earlier = rows.look(signed_in("operator"), "/ops/?from=-30d&to=-29d")
     assert "no jobs" in earlier
 
 
@@ -79,7 +80,7 @@ def test_each_trouble_is_named_in_the_headline_and_the_list(now, trouble, headli
         OutboxEntry.objects.create(topic="webhook", key="a", state="dead", due_at=now, created_at=now, ended_at=now)
     if trouble in ("limit", "full"):
         rows.spent(who, 850_000_000 if trouble == "limit" else 999_000_000, now=now)
-    html = rows.look(work_rows.client("viewer"), "/ops/")
+    html = rows.look(signed_in("viewer"), "/ops/")
     assert headline in html
     assert "Nothing needs you" not in html
 
@@ -89,7 +90,7 @@ def test_a_controller_that_stands_still_is_one_trouble_and_the_worst(now):
     LoopLease.objects.all().delete()
     for name, every_s in (("autoscale", 1.0), ("leases", 1.0), ("worker-logs", 30.0)):
         LoopLease.objects.create(name=name, every_s=every_s, ticked_at=now - timedelta(seconds=75))
-    html = rows.look(work_rows.client("viewer"), "/ops/")
+    html = rows.look(signed_in("viewer"), "/ops/")
     assert "Degraded: the controller does not work" in html
     assert "no lost job is put back" in html and "The leases loop" not in html
 
@@ -107,26 +108,26 @@ def test_what_changed_is_said_in_sentences_that_lead_to_the_thing(now):
         entry = AuditEntry.objects.latest("seq")
         assert changes.words(entry) == said
         assert changes.page_of(entry) == ("/ops/workflows/paint/" if "paint" in said else "")
-    assert "paint v3 was imported" in rows.look(work_rows.client("viewer"), "/ops/")
+    assert "paint v3 was imported" in rows.look(signed_in("viewer"), "/ops/")
 
 
 def test_a_workflow_that_fails_often_is_named_with_its_share(now):
     rows.busy_world(now, jobs=8)
-    html = rows.look(work_rows.client("viewer"), "/ops/")
+    html = rows.look(signed_in("viewer"), "/ops/")
     assert "Workflow failing" in html
     assert "2 of 8 jobs failed in the last hour" in html
 
 
 def test_money_is_for_account_managers_only(now):
     rows.busy_world(now)
-    assert "Cost per good job" not in rows.look(work_rows.client("operator"), "/ops/")
-    assert "Cost per good job" in rows.look(work_rows.client("account"), "/ops/")
+    assert "Cost per good job" not in rows.look(signed_in("operator"), "/ops/")
+    assert "Cost per good job" in rows.look(signed_in("account"), "/ops/")
 
 
 def test_one_part_failing_leaves_the_rest(now, monkeypatch):
     rows.busy_world(now)
     monkeypatch.setattr(queries_traffic, "failures", lambda **_: 1 / 0)
-    html = rows.look(work_rows.client("viewer"), "/ops/")
+    html = rows.look(signed_in("viewer"), "/ops/")
     assert "The failures did not load" in html
     assert "Try again" in html
     assert "Traffic and queue wait" in html
@@ -135,7 +136,7 @@ def test_one_part_failing_leaves_the_rest(now, monkeypatch):
 def test_the_numbers_failing_leaves_what_needs_someone(now, monkeypatch):
     rows.busy_world(now)
     monkeypatch.setattr(queries_traffic, "traffic", lambda **_: 1 / 0)
-    html = rows.look(work_rows.client("viewer"), "/ops/")
+    html = rows.look(signed_in("viewer"), "/ops/")
     assert "The numbers of this range did not load" in html
     assert "Needs you" in html
 
@@ -146,14 +147,14 @@ def test_long_names_and_huge_numbers_stay_escaped_and_whole(now):
     rows.spent(who, 999_900_000, now=now)
     Pool.objects.update(price_per_hour_microusd=9 * 10**15)
     MinuteRollup.objects.update(price_microusd=10**17, cost_microusd=10**16)
-    html = rows.look(work_rows.client("admin"), "/ops/")
+    html = rows.look(signed_in("admin"), "/ops/")
     assert rows.LONG in html
     assert "<script>alert" not in html
 
 
 def test_a_fragment_is_small_has_an_etag_and_answers_304_when_nothing_changed(now, time_machine_now):
     rows.busy_world(now)
-    client = work_rows.client("fleet")
+    client = signed_in("fleet")
     for path in ("/ops/", "/ops/fleet/", "/ops/fleet/pools/l40s-image/", "/ops/customers/", "/ops/customers/harbor/"):
         first = client.get(path, headers={"HX-Request": "true"})
         assert b"<html" not in first.content
@@ -171,7 +172,7 @@ def time_machine_now(now):
 
 def test_series_give_the_charts_of_the_same_range(now):
     rows.busy_world(now)
-    client = work_rows.client("viewer")
+    client = signed_in("viewer")
     charts = {c["key"]: c for c in client.get("/ops/series.json?from=-6h&to=now").json()["charts"]}
     assert set(charts) == {"traffic", "waits"}
     for chart in charts.values():
@@ -183,7 +184,7 @@ def test_series_give_the_charts_of_the_same_range(now):
 
 def test_a_range_nobody_can_read_shows_the_default_and_says_so(now):
     rows.busy_world(now)
-    html = rows.look(work_rows.client("viewer"), "/ops/?from=lunchtime")
+    html = rows.look(signed_in("viewer"), "/ops/?from=lunchtime")
     assert "“lunchtime” is not a time" in html
     assert "Last 24h" in html
 

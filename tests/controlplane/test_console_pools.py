@@ -13,6 +13,7 @@ from fleet.models import CapacityMinute, Pool, ScalingDecision, Worker
 from tests import factories
 from tests.controlplane import shell_rows as rows
 from tests.controlplane import work_rows
+from tests.staff import signed_in
 
 pytestmark = pytest.mark.django_db
 
@@ -23,7 +24,7 @@ def now():
 
 
 def test_no_pools_says_what_one_is(now):
-    html = rows.look(work_rows.client("fleet"), "/ops/fleet/")
+    html = rows.look(signed_in("fleet"), "/ops/fleet/")
     assert "No pools yet" in html
     assert "/ops/fleet/new/" in html
 
@@ -33,14 +34,14 @@ def test_fifty_pools_stay_within_the_budget_and_trouble_comes_first(now):
         pool = factories.make_pool(now=now, slug=f"pool-of-{i:02d}", base=0, max=4)
         factories.make_worker(pool, now=now)
     Pool.objects.filter(slug="pool-of-49").update(halted_at=now, halted_reason="A crash loop.")
-    html = rows.look(work_rows.client("viewer"), "/ops/fleet/")
+    html = rows.look(signed_in("viewer"), "/ops/fleet/")
     assert "<h1>pool-of-49 cannot start workers</h1>" in html
     assert html.index("/ops/fleet/pools/pool-of-49/") < html.index("/ops/fleet/pools/pool-of-00/")
 
 
 def test_a_pool_at_zero_is_a_normal_state(now):
     factories.make_pool(now=now, slug="staging", base=0, max=4)
-    html = rows.look(work_rows.client("viewer"), "/ops/fleet/pools/staging/")
+    html = rows.look(signed_in("viewer"), "/ops/fleet/pools/staging/")
     assert "Scaled to zero" in html
     assert "No workers, none needed." in html
     assert "No decisions in this range" in html
@@ -48,7 +49,7 @@ def test_a_pool_at_zero_is_a_normal_state(now):
 
 def test_a_busy_pool_shows_workers_decisions_policy_and_where_the_hour_went(now):
     rows.busy_world(now)
-    html = rows.look(work_rows.client("account"), "/ops/fleet/pools/l40s-image/")
+    html = rows.look(signed_in("account"), "/ops/fleet/pools/l40s-image/")
     for text in ("2 idle", "+1 worker", "−1 worker", "Held back", "Wanted +1, held by: maximum of 8.", "1 to 8 workers", "Idle", "product-shot", "queue 9"):
         assert text in html, text
     assert "saves $0.86/h" in html
@@ -69,13 +70,13 @@ def test_a_worker_that_fetches_models_says_how_far_it_is(now, loading, shown):
     worker = factories.make_worker(pool, now=now, state="busy", usage={"store": {"loading": loading}})
     made = work_rows.workflow(now=now, slug="big-model", pool=pool)
     work_rows.job(factories.make_customer(now=now), made, now=now, status="running", worker=worker)
-    html = rows.look(work_rows.client("viewer"), "/ops/fleet/pools/loading/")
+    html = rows.look(signed_in("viewer"), "/ops/fleet/pools/loading/")
     assert ("fetching models, 1.25 GB of 4 GB" in html) is shown, html[html.find("big-model") :][:400]
 
 
 def test_decisions_are_filtered_by_the_address_and_the_csv_matches(now):
     pool, *_ = rows.busy_world(now)
-    client = work_rows.client("viewer")
+    client = signed_in("viewer")
     html = rows.look(client, "/ops/fleet/pools/l40s-image/?decisions=held")
     assert "Held at the maximum." in html
     assert "9 jobs wait for 4 workers." not in html
@@ -91,7 +92,7 @@ def test_a_thousand_decisions_are_paged_by_cursor_without_gaps(now):
     same = {"pool": pool, "last_seen_at": now, "action": "hold", "wanted": 0, "applied": 0, "inputs": {}, "policy": "seed-rule", "epoch": 1}
     made = [ScalingDecision(at=now - timedelta(seconds=i), reason=f"Reason {i}.", **same) for i in range(1000)]
     ScalingDecision.objects.bulk_create(made)
-    client = work_rows.client("viewer")
+    client = signed_in("viewer")
     first = rows.look(client, "/ops/fleet/pools/p/?decisions=")
     assert "Reason 11." in first and "Reason 12." not in first
     follow = first.split('rel="next"')[0].rsplit('href="', 1)[1].split('"')[0].replace("&amp;", "&")
@@ -104,7 +105,7 @@ def test_a_hundred_workers_stay_within_the_budget(now):
     pool = factories.make_pool(now=now, slug="big", max=200)
     for _ in range(100):
         factories.make_worker(pool, now=now)
-    client = work_rows.client("admin")
+    client = signed_in("admin")
     html = rows.look(client, "/ops/fleet/pools/big/")
     assert "12 shown of 100" in html and "Show 48 more" in html
     everybody = rows.look(client, "/ops/fleet/pools/big/?all=1")
@@ -114,13 +115,13 @@ def test_a_hundred_workers_stay_within_the_budget(now):
 def test_one_part_failing_leaves_the_rest(now, monkeypatch):
     rows.busy_world(now)
     monkeypatch.setattr(queries_capacity, "spend", lambda *_, **__: 1 / 0)
-    html = rows.look(work_rows.client("viewer"), "/ops/fleet/pools/l40s-image/")
+    html = rows.look(signed_in("viewer"), "/ops/fleet/pools/l40s-image/")
     assert "The last hour did not load" in html
     assert "Scaling decisions" in html
 
 
 def test_an_unknown_pool_is_a_page_with_a_search_box(now):
-    html = rows.look(work_rows.client("viewer"), "/ops/fleet/pools/nope/", status=404)
+    html = rows.look(signed_in("viewer"), "/ops/fleet/pools/nope/", status=404)
     assert "There is no pool called nope." in html
     assert 'value="nope"' in html
 
@@ -128,7 +129,7 @@ def test_an_unknown_pool_is_a_page_with_a_search_box(now):
 def test_where_the_hour_went_is_the_rows_of_the_worker_hours(now):
     pool, *_ = rows.busy_world(now)
     worker_hours.recompute(now=now)
-    html = rows.look(work_rows.client("account"), "/ops/fleet/pools/l40s-image/")
+    html = rows.look(signed_in("account"), "/ops/fleet/pools/l40s-image/")
     spent = queries_capacity.spend(start=now.replace(minute=0, second=0, microsecond=0) - timedelta(hours=1), end=now, pool_id=pool.id)[pool.id]
     assert spent.total_ms > 0
     assert f"of {numbers.usd(spent.total_microusd)}." in html
@@ -139,8 +140,8 @@ def test_where_the_hour_went_is_the_rows_of_the_worker_hours(now):
 
 def test_adding_a_pool_is_audited_and_needs_the_fleet_role(now):
     body = {"slug": "default", "name": "", "provider": "local", "base": "1", "maximum": "3", "price": "0.86", "gpu": "L40S"}
-    assert work_rows.client("operator").post("/ops/fleet/new/", body).status_code == 403
-    response = work_rows.client("fleet").post("/ops/fleet/new/", body)
+    assert signed_in("operator").post("/ops/fleet/new/", body).status_code == 403
+    response = signed_in("fleet").post("/ops/fleet/new/", body)
     assert response["Location"] == "/ops/fleet/pools/default/"
     pool = Pool.objects.get()
     assert (pool.base, pool.max, pool.price_per_hour_microusd, pool.gpu) == (1, 3, 860_000, "L40S")
@@ -163,7 +164,7 @@ def test_adding_a_pool_is_audited_and_needs_the_fleet_role(now):
 def test_a_pool_that_cannot_be_is_refused_beside_its_field_and_what_was_typed_is_kept(now, field, value, says):
     factories.make_pool(now=now, slug="taken")
     body = {"slug": "fresh", "name": "Kept name", "provider": "local", "base": "1", "maximum": "3", "price": "0", "gpu": "cpu"} | {field: value}
-    response = work_rows.client("fleet").post("/ops/fleet/new/", body)
+    response = signed_in("fleet").post("/ops/fleet/new/", body)
     assert response.status_code == 422
     assert says in response.content.decode()
     assert "Kept name" in response.content.decode()
@@ -173,7 +174,7 @@ def test_a_pool_that_cannot_be_is_refused_beside_its_field_and_what_was_typed_is
 def test_changing_the_bounds_is_audited_with_before_and_after(now):
     factories.make_pool(now=now, slug="p", base=1, max=2)
     body = {"base": "2", "maximum": "9", "policy": "threshold", "threshold.queue_per_worker": "1.5", "threshold.idle_s": "300", "reason": "Friday"}
-    assert work_rows.client("fleet").post("/ops/fleet/pools/p/edit/", body)["Location"] == "/ops/fleet/pools/p/"
+    assert signed_in("fleet").post("/ops/fleet/pools/p/edit/", body)["Location"] == "/ops/fleet/pools/p/"
     entry = AuditEntry.objects.get(action="pool.change")
     assert (entry.before["max"], entry.after["max"], entry.reason) == (2, 9, "Friday")
 
@@ -201,7 +202,7 @@ def test_changing_the_bounds_is_audited_with_before_and_after(now):
 def test_terms_that_cannot_be_change_nothing_and_are_named_beside_their_field(now, wrong):
     factories.make_pool(now=now, slug="p", base=1, max=2)
     body = {"base": "1", "maximum": "2", "reason": "Kept words"} | wrong
-    response = work_rows.client("fleet", "account").post("/ops/fleet/pools/p/edit/", body)
+    response = signed_in("fleet", "account").post("/ops/fleet/pools/p/edit/", body)
     html = response.content.decode()
     assert response.status_code == 422
     assert 'class="hint bad b"' in html and "Kept words" in html
@@ -212,7 +213,7 @@ def test_terms_that_cannot_be_change_nothing_and_are_named_beside_their_field(no
 
 def test_resuming_a_halted_pool_needs_the_role_and_says_what_happens(now):
     Pool.objects.filter(id=factories.make_pool(now=now, slug="p").id).update(halted_at=now, halted_reason="A crash loop.")
-    viewer, keeper = work_rows.client("viewer"), work_rows.client("fleet")
+    viewer, keeper = signed_in("viewer"), signed_in("fleet")
     assert "Resuming needs the fleet role" in rows.look(viewer, "/ops/fleet/pools/p/")
     assert viewer.post("/ops/fleet/pools/p/resume/").status_code == 403
     assert Pool.objects.get().halted_at is not None
@@ -225,29 +226,29 @@ def test_resuming_a_halted_pool_needs_the_role_and_says_what_happens(now):
 def test_draining_a_worker_is_done_once_for_one_form(now):
     pool = factories.make_pool(now=now, slug="p")
     worker = factories.make_worker(pool, now=now)
-    keeper = work_rows.client("operator")
+    keeper = signed_in("operator")
     for _ in range(2):
         response = keeper.post(f"/ops/fleet/workers/{worker.id}/drain/", {"once": "abc"}, follow=True)
     assert "That was done already" in response.content.decode()
     assert Worker.objects.get().state == "draining"
     assert AuditEntry.objects.filter(action="worker.drain").count() == 1
-    assert work_rows.client("viewer").post(f"/ops/fleet/workers/{worker.id}/drain/").status_code == 403
+    assert signed_in("viewer").post(f"/ops/fleet/workers/{worker.id}/drain/").status_code == 403
 
 
 def test_actions_do_not_answer_get(now):
     factories.make_pool(now=now, slug="p")
-    assert work_rows.client("admin").get("/ops/fleet/pools/p/resume/").status_code == 405
+    assert signed_in("admin").get("/ops/fleet/pools/p/resume/").status_code == 405
 
 
 def test_the_fleet_csv_has_raw_numbers(now):
     rows.busy_world(now)
-    line = rows.read_csv(work_rows.client("account").get("/ops/fleet.csv"))[0]
+    line = rows.read_csv(signed_in("account").get("/ops/fleet.csv"))[0]
     assert (line["pool"], line["ready"], line["max"], line["cost_usd_per_hour"]) == ("l40s-image", "2", "8", "7.20")
 
 
 def test_a_pool_saves_nothing_before_it_was_there(now):
     factories.make_pool(now=now - timedelta(minutes=1), slug="young", base=0, max=4, price_per_hour_microusd=1_000_000)
     CapacityMinute.objects.create(pool=Pool.objects.get(), minute=now.replace(second=0, microsecond=0), ready=0)
-    html = rows.look(work_rows.client("account"), "/ops/fleet/pools/young/?from=-24h&to=now")
+    html = rows.look(signed_in("account"), "/ops/fleet/pools/young/?from=-24h&to=now")
     saved = float(re.search(r"saved \$([\d.]+) in this range", html)[1])
     assert 0 < saved < 4, "it has been there for one step of the range at most, not for 24 hours of four workers"

@@ -11,7 +11,7 @@ from controlplane.console import pages, roles, sparks, states
 from fleet.models import Pool, Worker
 from tests import factories
 from tests.controlplane import shell_rows as rows
-from tests.controlplane import work_rows
+from tests.staff import member, signed_in
 
 PATHS = (
     "/ops/",
@@ -31,7 +31,7 @@ def rendered(source, **values):
 
 @pytest.mark.django_db
 def test_the_components_page_shows_every_component():
-    html = rows.look(work_rows.client("viewer"), "/ops/_components/")
+    html = rows.look(signed_in("viewer"), "/ops/_components/")
     for part in (
         "badge ok",
         'class="meter',
@@ -49,7 +49,7 @@ def test_the_components_page_shows_every_component():
 @pytest.mark.django_db
 def test_no_page_carries_code_of_its_own_and_the_policy_forbids_it():
     rows.busy_world(timezone.now())
-    client = work_rows.client("admin")
+    client = signed_in("admin")
     for path in PATHS:
         response = client.get(path)
         html = response.content.decode()
@@ -66,8 +66,7 @@ def test_no_page_carries_code_of_its_own_and_the_policy_forbids_it():
 def test_each_page_works_for_each_role_and_only_account_managers_see_money():
     rows.busy_world(timezone.now())
     for role in roles.ROLES:
-        client = Client()
-        client.force_login(work_rows.person(role, name=f"one-{role}"))
+        client = signed_in(role)
         for path in PATHS[:-1]:
             html = rows.look(client, path)
             if role in ("viewer", "operator", "fleet", "release"):
@@ -77,7 +76,7 @@ def test_each_page_works_for_each_role_and_only_account_managers_see_money():
 @pytest.mark.django_db
 def test_the_menu_shows_pages_that_exist_and_what_needs_someone():
     Pool.objects.filter(id=factories.make_pool(now=timezone.now()).id).update(halted_at=timezone.now(), halted_reason="x")
-    html = rows.look(work_rows.client("viewer"), "/ops/audit/")
+    html = rows.look(signed_in("viewer"), "/ops/audit/")
     links = re.findall(r'class="nav" title="([^"]+)" href="([^"]+)"', html)
     assert [name for name, _ in links] == ["Overview", "Workflows", "Fleet", "Jobs", "Smoke matrix", "Customers", "Audit log", "Configuration"]
     assert "1 halted" in html
@@ -86,7 +85,7 @@ def test_the_menu_shows_pages_that_exist_and_what_needs_someone():
 
 @pytest.mark.django_db
 def test_the_theme_comes_from_the_cookie_and_only_known_ones_do():
-    client = work_rows.client("viewer")
+    client = signed_in("viewer")
     client.cookies["cp-theme"] = "dark"
     assert '<html lang="en" data-theme="dark">' in rows.look(client, "/ops/")
     client.cookies["cp-theme"] = '"><script>'
@@ -95,7 +94,7 @@ def test_the_theme_comes_from_the_cookie_and_only_known_ones_do():
 
 @pytest.mark.django_db
 def test_a_page_that_is_not_there_offers_search_to_staff_and_nothing_to_others(client):
-    assert b'value="lost-thing"' in work_rows.client("viewer").get("/ops/customers/lost-thing/").content
+    assert b'value="lost-thing"' in signed_in("viewer").get("/ops/customers/lost-thing/").content
     html = client.get("/nowhere/lost-thing/").content.decode()
     assert "There is nothing at this address" in html and "/ops/search/" not in html
 
@@ -103,7 +102,7 @@ def test_a_page_that_is_not_there_offers_search_to_staff_and_nothing_to_others(c
 @pytest.mark.django_db
 def test_a_form_without_the_token_of_its_session_is_refused_in_plain_words():
     strict = Client(enforce_csrf_checks=True)
-    strict.force_login(work_rows.person("fleet"))
+    strict.force_login(member("fleet"))
     response = strict.post("/ops/fleet/new/", {"slug": "x"})
     assert response.status_code == 403
     assert "This page was too old to send" in response.content.decode()
@@ -113,10 +112,10 @@ def test_a_form_without_the_token_of_its_session_is_refused_in_plain_words():
 @pytest.mark.django_db
 def test_the_roles_exist_and_an_administrator_has_them_all():
     request = RequestFactory().get("/")
-    request.user = work_rows.person("admin")
+    request.user = member("admin")
     assert roles.of(request) == set(roles.ROLES)
     request = RequestFactory().get("/")
-    request.user = work_rows.person("fleet")
+    request.user = member("fleet")
     assert roles.of(request) == {"fleet"}
     assert not roles.sees_money(request)
 

@@ -10,15 +10,14 @@ from typing import Any
 
 import factories
 import pytest
-from django.contrib.auth.models import Group, User
 from django.test import Client
 
 from builds import importing, libraries
 from builds.dependencies import importing as list_importing
 from builds.dependencies import lists, pins
 from builds.models import KnownModel, Pin, Version, Workflow
-from controlplane.console import roles
 from controlplane.kernel.models import AuditEntry
+from tests.staff import signed_in
 
 pytestmark = pytest.mark.django_db
 
@@ -40,15 +39,6 @@ GRAPH: dict[str, Any] = {
     "4": {"class_type": "Nobody", "inputs": {}},
     "9": {"class_type": "SaveImage", "inputs": {"images": ["2", 0], "filename_prefix": "x"}},
 }
-
-
-def sign_in(*groups: str) -> Client:
-    roles.ensure()
-    user = User.objects.create_user(f"p-{'-'.join(groups) or 'none'}", password="correct horse", is_staff=True)
-    user.groups.set(Group.objects.filter(name__in=groups))
-    client = Client()
-    client.force_login(user)
-    return client
 
 
 @pytest.fixture
@@ -78,7 +68,7 @@ def send(client: Client, what: str, **fields: str) -> str:
 
 
 def test_the_tab_says_what_is_open_and_escapes_what_strangers_wrote(version: Version) -> None:
-    html = page(sign_in("release"))
+    html = page(signed_in("release"))
     assert "2 node classes to decide, 1 model without a known source" in html
     assert "<script>alert(1)" not in html and "&lt;script&gt;alert(1)" in html
     assert "<b>nodes</b>" not in html and "Alpha &lt;b&gt;nodes" in html
@@ -86,7 +76,7 @@ def test_the_tab_says_what_is_open_and_escapes_what_strangers_wrote(version: Ver
 
 
 def test_a_choice_with_its_reason_is_kept_and_decides(version: Version) -> None:
-    client = sign_in("release")
+    client = signed_in("release")
     html = send(client, "choose", **{"pack:Shared": "https://github.com/beta/comfyui-beta", "reason": "its readme shows this node", "reach": "workflow"})
     assert "Kept: Shared is pinned." in html
     pin = Pin.objects.get()
@@ -95,15 +85,15 @@ def test_a_choice_with_its_reason_is_kept_and_decides(version: Version) -> None:
         "comfyui-beta",
         version.workflow,
         "its readme shows this node",
-        "p-release",
+        "ops-release",
     )
     assert "1 node class to decide" in html
     entry = AuditEntry.objects.get(action="pin.set")
-    assert (entry.actor, entry.reason) == ("p-release", "its readme shows this node")
+    assert (entry.actor, entry.reason) == ("ops-release", "its readme shows this node")
 
 
 def test_a_choice_without_a_reason_or_of_nothing_is_refused(version: Version) -> None:
-    client = sign_in("release")
+    client = signed_in("release")
     assert "A pin needs its reason." in send(client, "choose", **{"pack:Shared": "https://github.com/beta/comfyui-beta", "reason": "  "})
     assert "No pack was chosen." in send(client, "choose", reason="because")
     assert not Pin.objects.exists()
@@ -111,14 +101,14 @@ def test_a_choice_without_a_reason_or_of_nothing_is_refused(version: Version) ->
 
 def test_a_pin_for_all_is_taken_back_and_told(version: Version, now: datetime) -> None:
     pins.place(class_name="Shared", pack="beta/comfyui-beta", reason="tested", actor="ada", now=now)
-    client = sign_in("release")
+    client = signed_in("release")
     assert "all workflows: tested" in " ".join(page(client).split())
     assert "Shared is no longer pinned." in send(client, "unpin", **{"class": "Shared", "reach": "all"})
     assert not Pin.objects.exists()
 
 
 def test_what_a_person_knows_of_a_model_closes_its_finding(version: Version) -> None:
-    client = sign_in("release")
+    client = signed_in("release")
     facts = {
         "filename": EVIL,
         "directory": "checkpoints",
@@ -137,20 +127,20 @@ def test_what_a_person_knows_of_a_model_closes_its_finding(version: Version) -> 
     ("field", "value"), [("sha256", "zz"), ("url", "file:///etc/passwd"), ("directory", "../.."), ("filename", "../CON"), ("size_bytes", "much")]
 )
 def test_facts_that_cannot_be_are_refused(version: Version, field: str, value: str) -> None:
-    client = sign_in("release")
+    client = signed_in("release")
     send(client, "describe", **{"filename": "a.safetensors", "directory": "loras", field: value})
     assert not KnownModel.objects.exists()
 
 
 def test_the_models_come_as_csv_too(version: Version) -> None:
-    client = sign_in()
+    client = signed_in()
     answer = client.get("/ops/workflows/made/dependencies/?format=csv")
     rows = list(csv.DictReader(io.StringIO(b"".join(answer.streaming_content).decode())))  # type: ignore[attr-defined]
     assert [(row["name"], row["directory"], row["status"], row["node"]) for row in rows] == [(EVIL, "checkpoints", "unknown", "3")]
 
 
 def test_whoever_may_not_release_sees_everything_and_chooses_nothing(version: Version) -> None:
-    client = sign_in("operator")
+    client = signed_in("operator")
     assert "To decide" in page(client)
     for what in ("choose", "unpin", "describe"):
         assert client.post(f"/ops/workflows/made/dependencies/{what}/", {"pack:Shared": "x", "reason": "y"}).status_code == 403
@@ -160,11 +150,11 @@ def test_whoever_may_not_release_sees_everything_and_chooses_nothing(version: Ve
 
 def test_a_workflow_without_a_version_says_so(now: datetime) -> None:
     factories.make_workflow(now=now, slug="made")
-    assert "No version yet" in page(sign_in())
+    assert "No version yet" in page(signed_in())
 
 
 def test_an_unknown_version_is_not_found(version: Version) -> None:
-    assert sign_in().get("/ops/workflows/made/dependencies/?v=99").status_code == 404
+    assert signed_in().get("/ops/workflows/made/dependencies/?v=99").status_code == 404
 
 
 def call(client: Client, method: str, path: str, body: Any = None) -> Any:
@@ -172,7 +162,7 @@ def call(client: Client, method: str, path: str, body: Any = None) -> Any:
 
 
 def test_scripts_read_the_report_and_pin(version: Version) -> None:
-    client = sign_in("release")
+    client = signed_in("release")
     said = call(client, "GET", "workflows/made/dependencies").json()
     assert {one["class"]: one["status"] for one in said["classes"]} == {
         **{"EmptyImage": "core", "Shared": "ambiguous", "CheckpointLoaderSimple": "core", "Nobody": "missing", "SaveImage": "core"},
@@ -187,7 +177,7 @@ def test_scripts_read_the_report_and_pin(version: Version) -> None:
 
 
 def test_scripts_ask_about_a_document_that_is_kept_nowhere(version: Version) -> None:
-    said = call(sign_in(), "POST", "dependencies", {"nodes": [{"id": 1, "type": "AlphaOne"}], "links": []}).json()
+    said = call(signed_in(), "POST", "dependencies", {"nodes": [{"id": 1, "type": "AlphaOne"}], "links": []}).json()
     assert [one["classes"] for one in said["packs"]] == [["AlphaOne"]]
     assert Workflow.objects.count() == 1
 
@@ -204,12 +194,12 @@ def test_scripts_ask_about_a_document_that_is_kept_nowhere(version: Version) -> 
     ],
 )
 def test_a_pin_that_says_too_little_is_refused(version: Version, body: dict[str, Any]) -> None:
-    assert call(sign_in("release"), "POST", "pins", body).status_code in (400, 422)
+    assert call(signed_in("release"), "POST", "pins", body).status_code in (400, 422)
     assert not Pin.objects.exists()
 
 
 def test_only_release_may_pin_by_script(version: Version) -> None:
-    assert call(sign_in("operator"), "POST", "pins", {"class": "Shared", "pack": "alpha/ComfyUI-Alpha", "reason": "r"}).status_code == 403
+    assert call(signed_in("operator"), "POST", "pins", {"class": "Shared", "pack": "alpha/ComfyUI-Alpha", "reason": "r"}).status_code == 403
 
 
 def look(client: Client, document: Any, **fields: str) -> str:
@@ -228,7 +218,7 @@ CANVAS: dict[str, Any] = {
 
 
 def test_the_import_page_says_which_pack_brings_a_class_nobody_here_has(version: Version) -> None:
-    html = look(sign_in("release"), CANVAS)
+    html = look(signed_in("release"), CANVAS)
     assert "What it needs" in html and "1 node class to decide" in html
     assert "Install the pack Alpha &lt;b&gt;nodes&lt;/b&gt; (https://github.com/alpha/ComfyUI-Alpha)" in html
     assert 'form="import-form" name="pack:Shared"' in html
@@ -236,23 +226,23 @@ def test_the_import_page_says_which_pack_brings_a_class_nobody_here_has(version:
 
 
 def test_a_choice_on_the_import_page_is_kept_for_all_and_looked_at_again(version: Version) -> None:
-    html = look(sign_in("release"), CANVAS, do="pin", **{"pack:Shared": "https://github.com/beta/comfyui-beta", "reason": "its readme"})
+    html = look(signed_in("release"), CANVAS, do="pin", **{"pack:Shared": "https://github.com/beta/comfyui-beta", "reason": "its readme"})
     assert "Kept: Shared is pinned." in html and "1 node class to decide" not in html
     assert Pin.objects.get().workflow is None
 
 
 def test_a_pin_without_a_reason_keeps_the_report_in_sight(version: Version) -> None:
-    html = look(sign_in("release"), CANVAS, do="pin", **{"pack:Shared": "https://github.com/beta/comfyui-beta"})
+    html = look(signed_in("release"), CANVAS, do="pin", **{"pack:Shared": "https://github.com/beta/comfyui-beta"})
     assert "A pin needs its reason." in html and "1 node class to decide" in html
 
 
 def test_an_api_graph_that_lacks_a_pack_names_it_in_its_finding(version: Version) -> None:
-    html = look(sign_in("release"), {"1": {"class_type": "AlphaOne", "inputs": {}}})
+    html = look(signed_in("release"), {"1": {"class_type": "AlphaOne", "inputs": {}}})
     assert "No node class is called AlphaOne." in html and "Install the pack Alpha" in html
 
 
 def test_what_is_no_workflow_at_all_has_no_report(version: Version) -> None:
-    client = sign_in("release")
+    client = signed_in("release")
     for document in ("[]", "{}", '{"nodes": 3}', "not json", '{"nodes": [{"id": 1}], "links": []}'):
         answer = client.post("/ops/workflows/import/", {"do": "look", "document": document})
         assert 400 <= answer.status_code < 500
@@ -260,7 +250,7 @@ def test_what_is_no_workflow_at_all_has_no_report(version: Version) -> None:
 
 
 def test_operators_scripts_get_the_pack_in_the_refusal(version: Version) -> None:
-    answer = call(sign_in("release"), "POST", "workflows", {"document": CANVAS, "slug": "x"})
+    answer = call(signed_in("release"), "POST", "workflows", {"document": CANVAS, "slug": "x"})
     assert answer.status_code == 422
     problems = answer.json()["error"]["details"]["problems"]
     assert "Install the pack Alpha" in problems[0]["suggestion"]

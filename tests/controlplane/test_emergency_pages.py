@@ -7,14 +7,14 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from django.contrib.auth.models import Group, User
 from django.test import Client
 from django.utils import timezone
 
-from controlplane.console import emergency_words, roles
+from controlplane.console import emergency_words
 from fleet import emergencies, emergency_calls, queries_pools
 from fleet.models import EmergencyAction, Job
 from tests.fleet.emergency_world import World
+from tests.staff import signed_in
 
 pytestmark = pytest.mark.django_db
 
@@ -22,15 +22,6 @@ pytestmark = pytest.mark.django_db
 @pytest.fixture
 def world() -> World:
     return World(timezone.now(), slug="gpu")
-
-
-def signed_in(*groups: str) -> Client:
-    roles.ensure()
-    user = User.objects.create_user(f"who-{'-'.join(groups) or 'none'}", password="correct horse", is_staff=True)
-    user.groups.set(Group.objects.filter(name__in=groups))
-    client = Client()
-    client.force_login(user)
-    return client
 
 
 @pytest.fixture
@@ -67,13 +58,13 @@ def test_each_measure_says_its_consequence_then_is_taken_and_undone_by_a_button(
     answer = confirmed(sarah, world, kind)
     assert (answer.status_code, answer["Location"]) == (302, "/ops/fleet/pools/gpu/emergency/")
     action = EmergencyAction.objects.get()
-    assert (action.actor, action.reason) == ("who-fleet-operator", "02:15")
+    assert (action.actor, action.reason) == ("ops-fleet-operator", "02:15")
     page = sarah.get("/ops/fleet/pools/gpu/emergency/").content.decode()
     assert emergency_calls.said(action) in page
     assert f"/ops/fleet/emergency/{action.id}/end/" in page
     sarah.post(f"/ops/fleet/emergency/{action.id}/end/", {})
     action.refresh_from_db()
-    assert action.ended_by == "who-fleet-operator"
+    assert action.ended_by == "ops-fleet-operator"
     assert not emergencies.active(world.pool, now=timezone.now())
 
 

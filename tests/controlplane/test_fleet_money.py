@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import base64
 import json
 from datetime import UTC, datetime
 
 import pytest
-from django.contrib.auth.models import Group, User
 from django.test import Client
 from django.utils import timezone
 
-from controlplane.console import roles
 from fleet.forecast_alerts import Alert
 from tests.fleet.emergency_world import World
+from tests.staff import login, signed_in
 
 pytestmark = pytest.mark.django_db
 CALLS = {"raise": {"max": 6, "for_s": 3600, "dry_run": True}, "clear": {"priority": "low", "dry_run": True}}
@@ -24,19 +22,12 @@ def world() -> World:
     return World(timezone.now())
 
 
-def somebody(*groups: str) -> User:
-    roles.ensure()
-    user = User.objects.create_user("-".join(groups), password="correct horse", is_staff=True)
-    user.groups.set(Group.objects.filter(name__in=groups))
-    return user
-
-
 @pytest.mark.parametrize(("kind", "sees"), [(kind, sees) for kind in CALLS for sees in (True, False)])
 def test_a_dry_run_speaks_of_money_to_who_sees_it(world: World, kind: str, sees: bool) -> None:
-    user = somebody("fleet", "operator", *(["account"] if sees else []))
-    login = {"Authorization": "Basic " + base64.b64encode(f"{user.username}:correct horse".encode()).decode()}
     address = f"/ops/api/pools/{world.pool.slug}/emergencies/{kind}"
-    answer = Client().post(address, data=json.dumps(CALLS[kind]), content_type="application/json", headers=login)
+    answer = Client().post(
+        address, data=json.dumps(CALLS[kind]), content_type="application/json", headers=login("fleet", "operator", *(["account"] if sees else []))
+    )
     assert answer.status_code == 200, answer.content
     assert ("$" in answer.content.decode()) is sees
     assert ("_microusd" in answer.content.decode()) is sees
@@ -45,8 +36,7 @@ def test_a_dry_run_speaks_of_money_to_who_sees_it(world: World, kind: str, sees:
 
 @pytest.mark.parametrize(("kind", "sees"), [(kind, sees) for kind in CALLS for sees in (True, False)])
 def test_the_page_that_asks_for_confirmation_does_as_well(world: World, kind: str, sees: bool) -> None:
-    client = Client()
-    client.force_login(somebody("fleet", "operator", *(["account"] if sees else [])))
+    client = signed_in("fleet", "operator", *(["account"] if sees else []))
     terms = {"raise": {"max": "6", "for_s": "3600"}, "clear": {"priority": "low"}}[kind]
     shown = client.get(f"/ops/fleet/pools/{world.pool.slug}/emergency/{kind}/", terms)
     assert shown.status_code == 200

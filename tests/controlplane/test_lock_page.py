@@ -10,14 +10,13 @@ from typing import Any
 import factories
 import lock_world
 import pytest
-from django.contrib.auth.models import Group, User
 from django.core.files.uploadedfile import SimpleUploadedFile
 from django.test import Client
 from django.utils import timezone
 
 from builds.locking import making
 from builds.models import Lock, NodeLibrary, Version
-from controlplane.console import roles
+from tests.staff import signed_in
 
 pytestmark = pytest.mark.django_db
 CLASSES = {
@@ -42,15 +41,6 @@ def built(world: lock_world.World, settings: Any) -> lock_world.World:
 @pytest.fixture
 def version() -> Version:
     return factories.make_version(factories.make_workflow(now=timezone.now(), slug="locked"), now=timezone.now())
-
-
-def signed_in(*groups: str) -> Client:
-    roles.ensure()
-    user = User.objects.create_user(f"ops-{'-'.join(groups)}", is_staff=True)
-    user.groups.set(Group.objects.filter(name__in=groups))
-    client = Client()
-    client.force_login(user)
-    return client
 
 
 def test_a_workflow_without_version_and_one_without_lock_say_so(built: Any) -> None:

@@ -12,7 +12,7 @@ from controlplane.kernel.models import AuditEntry
 from fleet.models import PoolOffer
 from tests import factories
 from tests.controlplane import shell_rows as rows
-from tests.controlplane import work_rows
+from tests.staff import signed_in
 
 pytestmark = pytest.mark.django_db
 HERE = "/ops/fleet/pools/sdxl/machines/"
@@ -40,7 +40,7 @@ def heading(html):
 
 
 def test_a_pool_without_kinds_says_what_it_orders_and_what_kinds_are_for(pool):
-    html = rows.look(work_rows.client("fleet", "account"), HERE)
+    html = rows.look(signed_in("fleet", "account"), HERE)
     assert heading(html) == "sdxl orders L40S only"
     assert "at $3.60 an hour" in html and f"{HERE}new/" in html
 
@@ -54,7 +54,7 @@ def test_kinds_are_listed_in_their_order_with_workers_refusals_and_prices(pool, 
     factories.make_worker(pool, now=now, offer=cheap, state="starting")
     factories.make_worker(pool, now=now, offer=scarce, state="stopped", stopped_at=now)
     factories.make_worker(pool, now=now)
-    html = rows.look(work_rows.client("account"), HERE)
+    html = rows.look(signed_in("account"), HERE)
     assert html.index("H100") < html.index(">L4<")
     for said in (
         "sold out &lt;b&gt;here&lt;/b&gt;",
@@ -75,7 +75,7 @@ def test_kinds_are_listed_in_their_order_with_workers_refusals_and_prices(pool, 
 def test_the_heading_says_where_the_pool_turns(pool, now):
     first = offer(pool, 1, gpu="H100")
     offer(pool, 2, gpu="A10")
-    client = work_rows.client("viewer")
+    client = signed_in("viewer")
     assert heading(rows.look(client, HERE)) == "sdxl orders H100 first"
     PoolOffer.objects.filter(id=first.id).update(unavailable_until=now + timedelta(minutes=1))
     assert heading(rows.look(client, HERE)) == "sdxl turns to A10: H100 cannot be had"
@@ -88,7 +88,7 @@ def test_the_heading_says_where_the_pool_turns(pool, now):
 
 def test_prices_are_for_who_sees_money(pool):
     first = offer(pool, price_per_hour_microusd=1_230_000)
-    without, within = work_rows.client("fleet"), work_rows.client("fleet", "account")
+    without, within = signed_in("fleet"), signed_in("fleet", "account")
     for path in (HERE, f"{HERE}{first.id}/"):
         assert "1.23" not in rows.look(without, path)
         assert "1.23" in rows.look(within, path)
@@ -97,7 +97,7 @@ def test_prices_are_for_who_sees_money(pool):
 def test_spot_that_the_policy_never_wants_is_said(pool):
     offer(pool, 1)
     offer(pool, 2, market="spot")
-    client = work_rows.client("fleet")
+    client = signed_in("fleet")
     assert "Spot is only ordered when nothing on demand can be had" not in rows.look(client, HERE)
     pool.on_demand_share = 1.0
     pool.save()
@@ -106,7 +106,7 @@ def test_spot_that_the_policy_never_wants_is_said(pool):
 
 def test_a_viewer_looks_and_changes_nothing(pool):
     first = offer(pool)
-    client = work_rows.client("viewer", "operator")
+    client = signed_in("viewer", "operator")
     html = rows.look(client, HERE)
     assert "needs the fleet role" in html and f"{HERE}{first.id}/move/" not in html
     for path in ("new/", f"{first.id}/", f"{first.id}/remove/", f"{first.id}/move/", f"{first.id}/ask/"):
@@ -117,7 +117,7 @@ def test_a_viewer_looks_and_changes_nothing(pool):
 
 def test_a_kind_is_added_last_and_audited(pool):
     offer(pool, 3)
-    client = work_rows.client("fleet")
+    client = signed_in("fleet")
     body = TYPED | {"placement": '{"zone": "b", "memory_mib": 4096}'}
     assert client.post(f"{HERE}new/", body)["Location"] == HERE
     made = PoolOffer.objects.get(gpu="L4")
@@ -147,7 +147,7 @@ def test_a_kind_is_added_last_and_audited(pool):
     ],
 )
 def test_what_is_wrong_is_said_beside_its_field_and_nothing_is_kept(pool, wrong, field, said):
-    response = work_rows.client("fleet").post(f"{HERE}new/", TYPED | wrong)
+    response = signed_in("fleet").post(f"{HERE}new/", TYPED | wrong)
     html = response.content.decode().replace("&#x27;", "'")
     assert response.status_code == 422
     beside = re.search(rf'id="f-{field}-h">(.*?)</span>', html, re.S)
@@ -158,7 +158,7 @@ def test_what_is_wrong_is_said_beside_its_field_and_nothing_is_kept(pool, wrong,
 
 def test_everything_that_is_wrong_is_said_at_once(pool):
     wrong = {"gpu": " ", "price": "-4", "most": "x", "placement": '{"colour": 1}'}
-    html = work_rows.client("fleet").post(f"{HERE}new/", TYPED | wrong).content.decode()
+    html = signed_in("fleet").post(f"{HERE}new/", TYPED | wrong).content.decode()
     assert "4 fields below need another value" in html
     assert html.count('aria-invalid="true"') == 4
 
@@ -166,14 +166,14 @@ def test_everything_that_is_wrong_is_said_at_once(pool):
 def test_a_setting_of_the_pool_that_is_wrong_is_not_blamed_on_the_kind(pool):
     type(pool).objects.filter(id=pool.id).update(settings={"memory_mib": -5})
     first = offer(pool)
-    client = work_rows.client("fleet")
+    client = signed_in("fleet")
     response = client.post(f"{HERE}{first.id}/", TYPED | {"placement": '{"zone": "b"}'})
     assert response.status_code == 422 and "correct it where its policy is edited" in response.content.decode()
 
 
 def test_a_kind_is_changed_and_its_price_stays_when_it_was_not_shown(pool, now):
     first = offer(pool, gpu="L4", interruptions=5, worker_hours=9.0, unavailable_until=now + timedelta(minutes=5), unavailable_reason="full")
-    client = work_rows.client("fleet")
+    client = signed_in("fleet")
     assert client.post(f"{HERE}{first.id}/", {"gpu": "L4", "market": "on_demand", "price": "9", "most": "3"}).status_code == 302
     first.refresh_from_db()
     assert (first.price_per_hour_microusd, first.most, first.interruptions, first.unavailable_reason) == (1_000_000, 3, 5, "full")
@@ -185,7 +185,7 @@ def test_a_kind_is_changed_and_its_price_stays_when_it_was_not_shown(pool, now):
 
 
 def test_sending_a_form_twice_adds_once(pool):
-    client = work_rows.client("fleet")
+    client = signed_in("fleet")
     token = re.search(r'name="once" value="([^"]+)"', client.get(f"{HERE}new/").content.decode())
     for _ in range(2):
         assert client.post(f"{HERE}new/", TYPED | {"once": token[1]}).status_code == 302
@@ -194,7 +194,7 @@ def test_sending_a_form_twice_adds_once(pool):
 
 def test_kinds_change_places(pool):
     one, two, three = (offer(pool, rank) for rank in (1, 4, 32_767))
-    client = work_rows.client("fleet")
+    client = signed_in("fleet")
 
     def order():
         return [(o.id, o.rank) for o in PoolOffer.objects.order_by("rank")]
@@ -212,7 +212,7 @@ def test_kinds_change_places(pool):
 def test_a_kind_with_live_workers_stays(pool, now):
     first = offer(pool)
     worker = factories.make_worker(pool, now=now, offer=first)
-    client = work_rows.client("fleet")
+    client = signed_in("fleet")
     assert "1 worker of it lives" in rows.look(client, f"{HERE}{first.id}/remove/")
     response = client.post(f"{HERE}{first.id}/remove/")
     assert response.status_code == 422 and "It stays." in response.content.decode()
@@ -225,7 +225,7 @@ def test_a_kind_with_live_workers_stays(pool, now):
 
 def test_what_could_not_be_had_is_asked_for_again_at_once(pool, now):
     first = offer(pool, unavailable_until=now + timedelta(hours=1), unavailable_reason="full")
-    client = work_rows.client("fleet")
+    client = signed_in("fleet")
     assert client.post(f"{HERE}{first.id}/ask/").status_code == 302
     first.refresh_from_db()
     assert first.unavailable_until <= timezone.now() and first.unavailable_reason == "full"
@@ -235,7 +235,7 @@ def test_what_could_not_be_had_is_asked_for_again_at_once(pool, now):
 
 def test_an_offer_of_another_pool_is_not_found_here(pool, now):
     other = offer(factories.make_pool(now=now, slug="other"))
-    client = work_rows.client("fleet")
+    client = signed_in("fleet")
     for path in (f"{other.id}/", f"{other.id}/remove/", "99999999999999999999/"):
         assert client.get(HERE + path).status_code == 404, path
     assert client.post(f"{HERE}{other.id}/move/", {"to": "1"}).status_code == 404
@@ -244,7 +244,7 @@ def test_an_offer_of_another_pool_is_not_found_here(pool, now):
 def test_twenty_kinds_with_long_names_stay_within_the_budget(pool, now):
     for rank in range(1, 21):
         offer(pool, rank, gpu=rows.LONG, unavailable_until=now + timedelta(minutes=1), unavailable_reason=rows.XSS + "x" * 200)
-    client = work_rows.client("fleet", "account")
+    client = signed_in("fleet", "account")
     html = rows.look(client, HERE)
     assert rows.XSS not in html and f"{HERE}new/" not in html
     assert client.post(f"{HERE}new/", TYPED).status_code == 422
@@ -252,13 +252,13 @@ def test_twenty_kinds_with_long_names_stay_within_the_budget(pool, now):
 
 def test_a_pool_that_somebody_else_starts_says_that_kinds_have_no_effect(now):
     factories.make_pool(now=now, slug="theirs", provider="external")
-    html = rows.look(work_rows.client("viewer"), "/ops/fleet/pools/theirs/machines/")
+    html = rows.look(signed_in("viewer"), "/ops/fleet/pools/theirs/machines/")
     assert heading(html) == "Somebody else starts the machines of theirs" and "have no effect" in html
 
 
 def test_the_audit_log_tells_prices_to_who_sees_money(pool):
-    work_rows.client("fleet").post(f"{HERE}new/", TYPED | {"price": "0.317"})
-    seer, other = work_rows.client("account"), work_rows.client("viewer")
+    signed_in("fleet").post(f"{HERE}new/", TYPED | {"price": "0.317"})
+    seer, other = signed_in("account"), signed_in("viewer")
     html, csv = rows.look(seer, "/ops/audit/"), rows.read_csv(seer.get("/ops/audit.csv"))
     assert "<b>price per hour</b> $0.317" in html and "317000" in csv[0]["after"]
     html, csv = rows.look(other, "/ops/audit/"), rows.read_csv(other.get("/ops/audit.csv"))

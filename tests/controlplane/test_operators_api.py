@@ -8,12 +8,11 @@ from typing import Any
 
 import factories
 import pytest
-from django.contrib.auth.models import Group, User
 from django.test import Client
 
 from builds.models import Channel, Version
-from controlplane.console import roles
 from controlplane.kernel.models import AuditEntry
+from tests.staff import login
 
 pytestmark = pytest.mark.django_db
 CYCLE = {"1": {"class_type": "ImageInvert", "inputs": {"image": ["2", 0]}}, "2": {"class_type": "ImageInvert", "inputs": {"image": ["1", 0]}}}
@@ -22,13 +21,6 @@ CYCLE = {"1": {"class_type": "ImageInvert", "inputs": {"image": ["2", 0]}}, "2":
 @pytest.fixture
 def client() -> Client:
     return Client()
-
-
-def login(*groups: str, staff: bool = True) -> dict[str, str]:
-    roles.ensure()
-    user = User.objects.create_user(f"ops-{'-'.join(groups) or 'none'}", password="correct horse", is_staff=staff)
-    user.groups.set(Group.objects.filter(name__in=groups))
-    return {"Authorization": "Basic " + base64.b64encode(f"{user.username}:correct horse".encode()).decode()}
 
 
 def send(client: Client, body: Any, headers: dict[str, str], path: str = "/ops/api/workflows") -> Any:

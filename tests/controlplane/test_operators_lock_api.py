@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import io
 import json
 import zipfile
@@ -13,14 +12,13 @@ import factories
 import lock_world
 import pytest
 import yaml
-from django.contrib.auth.models import Group, User
 from django.core.management import call_command
 from django.test import Client
 from django.utils import timezone
 
 from builds.models import Lock, NodeLibrary, Version
-from controlplane.console import roles
 from controlplane.kernel.models import AuditEntry
+from tests.staff import login
 
 pytestmark = pytest.mark.django_db
 CLASSES = {
@@ -45,13 +43,6 @@ def built(world: Any, settings: Any) -> Any:
 @pytest.fixture
 def version() -> Version:
     return factories.make_version(factories.make_workflow(now=timezone.now(), slug="locked"), now=timezone.now())
-
-
-def login(*groups: str) -> dict[str, str]:
-    roles.ensure()
-    user = User.objects.create_user(f"ops-{'-'.join(groups) or 'none'}", password="correct horse", is_staff=True)
-    user.groups.set(Group.objects.filter(name__in=groups))
-    return {"Authorization": "Basic " + base64.b64encode(f"{user.username}:correct horse".encode()).decode()}
 
 
 def send(client: Client, body: Any, headers: dict[str, str], path: str = "/ops/api/workflows/locked/lock") -> Any:

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import base64
 import json
 from datetime import timedelta
 from typing import Any
 
 import pytest
-from django.contrib.auth.models import Group, User
 from django.test import Client
 from django.utils import timezone
 
-from controlplane.console import roles
 from controlplane.kernel.models import AuditEntry
 from fleet.models import Pool, PoolOffer
 from tests import factories
+from tests.staff import login
 
 pytestmark = pytest.mark.django_db
 NEW = {"gpu": "L4", "price_per_hour_microusd": 310_000, "market": "spot", "most": 4, "placement": {"zone": "b"}}
@@ -24,14 +22,6 @@ NEW = {"gpu": "L4", "price_per_hour_microusd": 310_000, "market": "spot", "most"
 @pytest.fixture
 def pool() -> Pool:
     return factories.make_pool(now=timezone.now(), slug="sdxl", provider="docker")
-
-
-def login(*groups: str) -> dict[str, str]:
-    roles.ensure()
-    name = f"ops-{'-'.join(groups) or 'none'}"
-    user = User.objects.filter(username=name).first() or User.objects.create_user(name, password="correct horse", is_staff=True)
-    user.groups.set(Group.objects.filter(name__in=groups))
-    return {"Authorization": "Basic " + base64.b64encode(f"{name}:correct horse".encode()).decode()}
 
 
 def call(method: str, path: str = "", body: Any = None, *groups: str, slug: str = "sdxl") -> Any:

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import base64
 import json
 from typing import Any
 
 import pytest
-from django.contrib.auth.models import Group, User
+from django.contrib.auth.models import User
 from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
 
-from controlplane.console import roles
 from controlplane.kernel.models import AuditEntry
 from fleet import providers
 from fleet.models import Worker
 from tests.fleet.life_world import World
+from tests.staff import login
 
 pytestmark = pytest.mark.django_db
 
@@ -24,14 +23,6 @@ pytestmark = pytest.mark.django_db
 @pytest.fixture
 def world() -> World:
     return World(timezone.now(), base=2, max=3)
-
-
-def login(*groups: str) -> dict[str, str]:
-    roles.ensure()
-    name = f"ops-{'-'.join(groups) or 'none'}"
-    user = User.objects.filter(username=name).first() or User.objects.create_user(name, password="correct horse", is_staff=True)
-    user.groups.set(Group.objects.filter(name__in=groups))
-    return {"Authorization": "Basic " + base64.b64encode(f"{name}:correct horse".encode()).decode()}
 
 
 def get(path: str, *groups: str) -> Any:

@@ -10,8 +10,8 @@ from fleet import job_times, savings
 from fleet.models import PlannedDemand, Pool, SavingsDay
 from tests import factories
 from tests.controlplane import shell_rows as rows
-from tests.controlplane import work_rows
 from tests.fleet import planning_rows
+from tests.staff import signed_in
 
 pytestmark = pytest.mark.django_db
 URL = "/ops/fleet/planner/"
@@ -38,26 +38,26 @@ def days(pool, n=3, **fields):
 
 
 def test_without_a_pool_growth_can_still_be_planned_from_the_seeds_case():
-    html = rows.look(work_rows.client("account"), URL)
+    html = rows.look(signed_in("account"), URL)
     assert "Hybrid costs least over 3 months" in html and "159.7%" in html
-    assert "No pools yet" in rows.look(work_rows.client("viewer"), f"{URL}?tab=savings")
+    assert "No pools yet" in rows.look(signed_in("viewer"), f"{URL}?tab=savings")
 
 
 def test_the_seeds_month_six_is_a_preset_and_says_where_its_arithmetic_does_not_hold(pool):
-    html = rows.look(work_rows.client("account"), f"{URL}?tab=growth&case=seed-month-6")
+    html = rows.look(signed_in("account"), f"{URL}?tab=growth&case=seed-month-6")
     for text in ("105%", "159.7%", "not a day", "$800.00/mo", "$1,200.00/mo", "$600.00/mo", "Does not hold", "$0.161", "takes −34.8%", "10,435 workflows"):
         assert text in html, text
     assert "Start from l40s in its place" in html
 
 
 def test_who_sees_no_money_sees_the_plan_without_it(pool):
-    html = rows.look(work_rows.client("fleet"), f"{URL}?tab=growth&case=seed-month-6")
+    html = rows.look(signed_in("fleet"), f"{URL}?tab=growth&case=seed-month-6")
     assert "159.7%" in html and "3.8 months" in html
     assert "$" not in html.split("<main", 1)[1].split("</main", 1)[0]
 
 
 def test_figures_are_kept_in_the_address_and_wrong_ones_are_named(pool):
-    client = work_rows.client("account")
+    client = signed_in("account")
     html = rows.look(client, f"{URL}?tab=growth&pool=l40s&workers=10&average=50&peak=80&new=20&monthly=10&months=12&bill=1000&jobs=10000&h_usd=100&h_workers=1")
     assert 'value="10,000"' in html and "costs least over 12 months" in html
     idle = rows.look(client, f"{URL}?tab=growth&pool=l40s&workers=10&average=5&peak=50&new=0&monthly=0&months=12&bill=1000&jobs=10000")
@@ -71,10 +71,10 @@ def test_figures_are_kept_in_the_address_and_wrong_ones_are_named(pool):
 
 
 def test_what_if_compares_the_last_day_and_saves_nothing(pool):
-    html = rows.look(work_rows.client("account"), f"{URL}?tab=whatif&pool=l40s&try=1&base=3&maximum=6&hours=24")
+    html = rows.look(signed_in("account"), f"{URL}?tab=whatif&pool=l40s&try=1&base=3&maximum=6&hours=24")
     assert "Would have cost $" in html and "Most workers at once" in html and "Wait p95" in html
     assert Pool.objects.get().base == 1
-    plain = rows.look(work_rows.client("viewer"), f"{URL}?tab=whatif&pool=l40s&try=1&base=3&maximum=6")
+    plain = rows.look(signed_in("viewer"), f"{URL}?tab=whatif&pool=l40s&try=1&base=3&maximum=6")
     assert "Would have used" in plain and "$" not in plain.split("<main", 1)[1]
 
 
@@ -91,13 +91,13 @@ def test_what_if_compares_the_last_day_and_saves_nothing(pool):
     ],
 )
 def test_terms_that_cannot_be_are_said_beside_their_field(pool, query, says):
-    html = rows.look(work_rows.client("viewer"), f"{URL}?tab=whatif&pool=l40s&try=1&{query}")
+    html = rows.look(signed_in("viewer"), f"{URL}?tab=whatif&pool=l40s&try=1&{query}")
     assert "Nothing was tried" in html and says in html
 
 
 def test_savings_by_day_add_up_to_the_tiles_and_the_csv(pool):
     days(pool)
-    client = work_rows.client("account")
+    client = signed_in("account")
     html = rows.look(client, f"{URL}?tab=savings&pool=l40s")
     assert "$6.00 saved against the seed&#x27;s rule in 3 days" in html
     for text in ("$9.00", "$15.00", "$27.00", "$12.00", "Simulated on the same arrivals of 3 days"):
@@ -111,7 +111,7 @@ def test_savings_by_day_add_up_to_the_tiles_and_the_csv(pool):
 
 
 def test_savings_that_are_none_and_the_first_day_say_so(pool):
-    client = work_rows.client("account")
+    client = signed_in("account")
     assert "No finished day has been worked out yet" in rows.look(client, f"{URL}?tab=savings&pool=l40s")
     days(pool, 1, replayed_microusd=7_000_000)
     assert "$2.00 more than the seed&#x27;s rule in 1 day" in rows.look(client, f"{URL}?tab=savings&pool=l40s")
@@ -119,13 +119,13 @@ def test_savings_that_are_none_and_the_first_day_say_so(pool):
 
 def test_a_year_of_savings_stays_within_the_budget_and_money_is_for_those_who_see_it(pool):
     days(pool, 365)
-    html = rows.look(work_rows.client("viewer"), f"{URL}?tab=savings&pool=l40s&all=1")
+    html = rows.look(signed_in("viewer"), f"{URL}?tab=savings&pool=l40s&all=1")
     assert "$" not in html.split("<main", 1)[1] and "305 more days are in the CSV" in html
-    assert "replayed_usd" not in rows.read_csv(work_rows.client("operator").get(f"{URL}savings.csv?all=1"))[0]
+    assert "replayed_usd" not in rows.read_csv(signed_in("operator").get(f"{URL}savings.csv?all=1"))[0]
 
 
 def test_a_batch_is_asked_about_and_then_announced_once(pool):
-    client = work_rows.client("fleet", "account")
+    client = signed_in("fleet", "account")
     html = rows.look(client, f"{URL}?tab=batches&pool=l40s&ask=1&jobs=40")
     assert "40 jobs would be done in about" in html and "Announce 40 jobs" in html and "Costs us" in html
     assert not PlannedDemand.objects.exists()
@@ -138,7 +138,7 @@ def test_a_batch_is_asked_about_and_then_announced_once(pool):
 
 
 def test_an_event_is_announced_listed_and_canceled(pool, now):
-    client = work_rows.client("fleet")
+    client = signed_in("fleet")
     start, end = (now + timedelta(hours=2)).strftime("%Y-%m-%d %H:%M"), (now + timedelta(hours=6)).strftime("%Y-%m-%d %H:%M")
     body = {"pool": "l40s", "kind": "event", "name": rows.XSS, "starts_at": start, "ends_at": end, "factor": "2", "workers": "3"}
     client.post(f"{URL}announce/", body)
@@ -159,15 +159,15 @@ def test_an_event_is_announced_listed_and_canceled(pool, now):
     ],
 )  # fmt: skip
 def test_announcements_that_cannot_be_are_refused_in_words(pool, wrong):
-    response = work_rows.client("fleet").post(f"{URL}announce/", {"pool": "l40s"} | wrong, follow=True)
+    response = signed_in("fleet").post(f"{URL}announce/", {"pool": "l40s"} | wrong, follow=True)
     assert response.status_code == 200
     assert not PlannedDemand.objects.exists()
 
 
 def test_announcing_needs_the_fleet_role_and_a_post(pool):
-    viewer, keeper = work_rows.client("viewer"), work_rows.client("fleet")
+    viewer, keeper = signed_in("viewer"), signed_in("fleet")
     assert viewer.post(f"{URL}announce/", {"pool": "l40s", "jobs": "1"}).status_code == 403
-    assert work_rows.client("admin").get(f"{URL}announce/").status_code == 405
+    assert signed_in("admin").get(f"{URL}announce/").status_code == 405
     assert "Announcing needs the fleet role" in rows.look(viewer, f"{URL}?tab=batches&pool=l40s")
     assert keeper.post(f"{URL}announce/", {"pool": "nope"}).status_code == 404
 
@@ -176,7 +176,7 @@ def test_an_announcement_beyond_the_maximum_is_marked(pool, now):
     PlannedDemand.objects.create(
         kind="batch", pool=pool, jobs=9000, work_s=90_000, starts_at=now + timedelta(hours=1), ends_at=now + timedelta(hours=1), created_by="x", created_at=now
     )
-    assert "More at once than the maximum of 4 does in time" in rows.look(work_rows.client("viewer"), f"{URL}?tab=batches&pool=l40s")
+    assert "More at once than the maximum of 4 does in time" in rows.look(signed_in("viewer"), f"{URL}?tab=batches&pool=l40s")
 
 
 def test_long_names_and_two_hundred_announcements_stay_within_the_budget(pool, now):
@@ -184,11 +184,11 @@ def test_long_names_and_two_hundred_announcements_stay_within_the_budget(pool, n
     PlannedDemand.objects.bulk_create(
         PlannedDemand(kind="event", pool=pool, name=rows.LONG, factor=2, starts_at=at, ends_at=at, created_by=rows.LONG, created_at=now) for _ in range(50)
     )
-    rows.look(work_rows.client("viewer"), f"{URL}?tab=batches&pool=l40s")
+    rows.look(signed_in("viewer"), f"{URL}?tab=batches&pool=l40s")
 
 
 def test_the_operators_api_announces_lists_cancels_and_replays(pool, now):
-    client = work_rows.client("fleet")
+    client = signed_in("fleet")
     body = {"pool": "l40s", "jobs": 50, "starts_at": (now + timedelta(hours=1)).isoformat()}
     made = client.post("/ops/api/announcements", body, content_type="application/json")
     assert made.status_code == 201
@@ -202,4 +202,4 @@ def test_the_operators_api_announces_lists_cancels_and_replays(pool, now):
     for wrong in ({"pool": "l40s"}, {"pool": "nope", "jobs": 1}, {"pool": "l40s", "jobs": True}, {"pool": "l40s", "kind": "x"}, {"pool": "l40s", "colour": 1}):
         assert client.post("/ops/api/announcements", wrong, content_type="application/json").status_code in (404, 422)
     assert factories.make_pool(now=now)
-    assert work_rows.client("viewer").post("/ops/api/announcements", body, content_type="application/json").status_code == 403
+    assert signed_in("viewer").post("/ops/api/announcements", body, content_type="application/json").status_code == 403

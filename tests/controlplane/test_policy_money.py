@@ -12,7 +12,7 @@ import pytest
 
 from fleet.models import Pool
 from tests.controlplane import shell_rows as rows
-from tests.controlplane import work_rows
+from tests.staff import signed_in
 
 pytestmark = pytest.mark.django_db
 URL = "/ops/fleet/pools/l40s-image/edit/"
@@ -51,7 +51,7 @@ def opened(html: str) -> str:
     ],
 )
 def test_nothing_they_send_shows_money(pool: Pool, sent: dict[str, str]) -> None:
-    client = work_rows.client("fleet")
+    client = signed_in("fleet")
     answer = client.post(URL, sent) if sent else client.get(URL)
     page = opened(answer.content.decode())
     assert [text for text in HIDDEN if text in page] == []
@@ -60,14 +60,14 @@ def test_nothing_they_send_shows_money(pool: Pool, sent: dict[str, str]) -> None
 
 
 def test_what_they_say_of_money_is_not_tried_and_not_saved_and_the_rest_is(pool: Pool) -> None:
-    client = work_rows.client("fleet")
+    client = signed_in("fleet")
     assert client.post(URL, {"maximum": "5", "price": "0.01", "budget_hour": "", "policy": pool.policy}).status_code == 302
     pool.refresh_from_db()
     assert (pool.max, pool.price_per_hour_microusd, pool.budget_per_hour_microusd) == (5, 9_870_000, 12_340_000)
 
 
 def test_who_sees_money_sees_and_changes_it(pool: Pool) -> None:
-    client = work_rows.client("fleet", "account")
+    client = signed_in("fleet", "account")
     assert 'value="9.87"' in client.get(URL).content.decode()
     assert client.post(URL, {"price": "nothing"}).status_code == 422
     assert client.post(URL, {"price": "0.5", "policy": pool.policy}).status_code == 302

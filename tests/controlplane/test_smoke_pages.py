@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import base64
 import csv
 import io
 import json
 import uuid
 
 import pytest
-from django.contrib.auth.models import User
 from django.core.management import call_command
 from django.utils import timezone
 
@@ -21,6 +19,7 @@ from fleet import queries_smoke, queries_traffic, smoke
 from fleet.models import Job, SmokeRun
 from tests import factories
 from tests.controlplane import work_rows as rows
+from tests.staff import login, signed_in
 
 pytestmark = pytest.mark.django_db
 BROKEN = {"code": "node_failed", "message": rows.XSS, "suggestion": "Mend it."}
@@ -40,30 +39,30 @@ def world(now):
 
 
 def test_the_matrix_says_how_much_is_covered_and_puts_the_failing_first(world):
-    page = rows.client("viewer").get("/ops/smoke/").content.decode()
+    page = signed_in("viewer").get("/ops/smoke/").content.decode()
     assert "<h1>66% of endpoints covered, 1 failing</h1>" in page
     assert page.index(">bad<") < page.index(">draft<") < page.index(">fresh<") < page.index(">good<")
     assert "Never run" in page and "Draft, cannot run" in page and "Passed" in page
     assert rows.XSS not in page and "&lt;script&gt;" in page
     assert "Run again" not in page, "a viewer may not run"
-    assert "Run again" in rows.client("operator").get("/ops/smoke/").content.decode()
+    assert "Run again" in signed_in("operator").get("/ops/smoke/").content.decode()
 
 
 @pytest.mark.parametrize(
     ("query", "shown"), [("show=failing", {"bad"}), ("show=never", {"fresh"}), ("show=passed", {"good"}), ("q=goo", {"good"}), ("show=nonsense&q=", None)]
 )
 def test_filters_are_in_the_address_and_in_the_csv(world, query, shown):
-    answer = rows.client("viewer").get(f"/ops/smoke/?{query}&format=csv")
+    answer = signed_in("viewer").get(f"/ops/smoke/?{query}&format=csv")
     found = list(csv.DictReader(io.StringIO(b"".join(answer.streaming_content).decode())))
     assert {r["workflow"] for r in found} == (shown or {"good", "bad", "fresh", "draft"})
     if shown == {"bad"}:
         assert (found[0]["result"], found[0]["error_code"], found[0]["run_s"], found[0]["channels"]) == ("failed", "node_failed", "1.5", "production")
-        page = rows.client("operator").get(f"/ops/smoke/?{query}").content.decode()
+        page = signed_in("operator").get(f"/ops/smoke/?{query}").content.decode()
         assert ">bad<" in page and ">good<" not in page
 
 
 def test_without_workflows_and_without_matches_the_page_says_what_to_do(now):
-    client = rows.client("viewer")
+    client = signed_in("viewer")
     assert "No endpoint to try yet" in client.get("/ops/smoke/").content.decode()
     factories.make_runnable(now=now, slug="only")
     assert "No endpoints match" in client.get("/ops/smoke/?q=zzz").content.decode()
@@ -71,14 +70,14 @@ def test_without_workflows_and_without_matches_the_page_says_what_to_do(now):
 
 def test_a_matrix_that_cannot_be_read_says_so(world, monkeypatch):
     monkeypatch.setattr(queries_smoke, "matrix", lambda: 1 / 0)
-    answer = rows.client("viewer").get("/ops/smoke/")
+    answer = signed_in("viewer").get("/ops/smoke/")
     assert answer.status_code == 200
     assert "Could not load this part" in answer.content.decode()
 
 
 @pytest.mark.parametrize(("what", "started"), [("failing", {"bad"}), ("all", {"good", "bad", "fresh"})])
 def test_all_or_only_the_failing_are_run_again(world, what, started):
-    client = rows.client("operator")
+    client = signed_in("operator")
     answer = client.post("/ops/smoke/run/", {"what": what})
     assert answer.status_code == 302 and answer.url == "/ops/smoke/"
     assert set(SmokeRun.objects.filter(state="queued", trigger="person").values_list("version__workflow__slug", flat=True)) == started
@@ -86,7 +85,7 @@ def test_all_or_only_the_failing_are_run_again(world, what, started):
 
 
 def test_one_is_run_again_and_a_second_click_starts_nothing(world):
-    client = rows.client("operator")
+    client = signed_in("operator")
     version = world["bad"].versions.get()
     for _ in range(2):
         client.post("/ops/smoke/run/", {"what": str(version.id), "back": str(version.id)})
@@ -99,7 +98,7 @@ def test_one_is_run_again_and_a_second_click_starts_nothing(world):
 
 
 def test_running_and_writing_want_the_operators_role(world):
-    client = rows.client("viewer")
+    client = signed_in("viewer")
     assert client.post("/ops/smoke/run/", {"what": "all"}).status_code == 403
     assert client.post("/ops/smoke/good/v1/", {"act": "write", "inputs": "{}"}).status_code == 403
     assert not SmokeRun.objects.filter(state="queued").exists()
@@ -107,7 +106,7 @@ def test_running_and_writing_want_the_operators_role(world):
 
 
 def test_a_version_shows_its_runs_and_its_inputs_can_be_written_and_taken_back(world):
-    client = rows.client("operator")
+    client = signed_in("operator")
     page = client.get("/ops/smoke/bad/v1/").content.decode()
     assert "Mend it." in page and rows.XSS not in page
     assert "Generated: the smallest values that still run." in page
@@ -118,14 +117,14 @@ def test_a_version_shows_its_runs_and_its_inputs_can_be_written_and_taken_back(w
     assert client.post("/ops/smoke/bad/v1/", {"act": "write", "inputs": '{"width": 100}'}).status_code == 302
     kept = SmokeInput.objects.get()
     assert (kept.origin, kept.inputs["width"]) == ("written", 100)
-    assert "Written by user-operator" in client.get("/ops/smoke/bad/v1/").content.decode()
+    assert "Written by ops-operator" in client.get("/ops/smoke/bad/v1/").content.decode()
     client.post("/ops/smoke/bad/v1/", {"act": "generate"})
     assert SmokeInput.objects.get().origin == "generated"
     assert client.get("/ops/smoke/bad/v9/").status_code == 404
 
 
 def test_a_test_run_is_recorded_from_the_page_and_a_strangers_job_is_not(world, now):
-    client = rows.client("operator")
+    client = signed_in("operator")
     house = customers.Customer.objects.get(slug=customers.HOUSE)
     done = rows.job(house, world["good"], now=now, status="succeeded", inputs={"width": 77, "color": 1})
     assert str(done.id) in client.get("/ops/smoke/good/v1/").content.decode()
@@ -135,16 +134,8 @@ def test_a_test_run_is_recorded_from_the_page_and_a_strangers_job_is_not(world, 
     assert (SmokeInput.objects.get().origin, SmokeInput.objects.get().inputs["width"]) == ("recorded", 77)
 
 
-def basic(*granted):
-    rows.person(*granted, name="ops")
-    user = User.objects.get(username="ops")
-    user.set_password("correct horse")
-    user.save()
-    return {"Authorization": "Basic " + base64.b64encode(b"ops:correct horse").decode()}
-
-
 def test_the_operators_api_shows_starts_and_refuses(world, client):
-    auth = basic("operator")
+    auth = login("operator")
     shown = client.get("/ops/api/smoke", headers=auth).json()
     assert (shown["endpoints"], shown["covered"], shown["failing"]) == (3, 2, 1)
     assert shown["results"][0]["workflow"] == "bad" and shown["results"][0]["last"]["error"]["code"] == "node_failed"
@@ -156,7 +147,7 @@ def test_the_operators_api_shows_starts_and_refuses(world, client):
     assert started.status_code == 202
     run = started.json()["runs"][0]
     assert client.get(f"/ops/api/smoke/runs/{run['id']}", headers=auth).json() == run
-    assert (run["state"], run["requested_by"], run["job"]) == ("queued", "ops", None)
+    assert (run["state"], run["requested_by"], run["job"]) == ("queued", "ops-operator", None)
     assert {r["workflow"] for r in post({"all": True}).json()["runs"]} == {"good", "bad", "fresh"}
     for body, status, code in (
         ({}, 422, "nothing_named"), ({"workflow": "draft", "version": 1}, 409, "version_not_runnable"), ({"workflow": "none"}, 404, "unknown_workflow"),
@@ -218,7 +209,7 @@ def test_the_command_keeps_inputs_from_a_file_or_a_job_before_it_runs(world, now
 
 
 def test_a_workflows_own_tab_shows_its_rows_and_comes_back_to_it(world):
-    client = rows.client("operator")
+    client = signed_in("operator")
     page = client.get("/ops/workflows/bad/smoke/").content.decode()
     assert page.count("<tr>") == 2 and "Run again" in page and rows.XSS not in page
     assert 'href="/ops/workflows/bad/smoke/" aria-current="page"' in page
@@ -231,12 +222,12 @@ def test_a_workflows_own_tab_shows_its_rows_and_comes_back_to_it(world):
 def test_smoke_jobs_are_named_for_what_they_are(world, now):
     smoke.step(fence=lambda: None, now=now)
     job = Job.objects.filter(source="smoke").first()
-    assert "as a smoke run" in rows.client("viewer").get(f"/ops/jobs/{job.id}/").content.decode()
+    assert "as a smoke run" in signed_in("viewer").get(f"/ops/jobs/{job.id}/").content.decode()
 
 
 def test_a_long_matrix_shows_its_first_rows_and_says_how_to_reach_the_rest(world, monkeypatch):
     monkeypatch.setattr("controlplane.console.smoke.MOST_SHOWN", 2)
-    page = rows.client("viewer").get("/ops/smoke/").content.decode()
+    page = signed_in("viewer").get("/ops/smoke/").content.decode()
     assert ">bad<" in page and ">good<" not in page
     assert "2 of 4 versions; filter by name, or take the CSV, for the 4 that match" in page
 

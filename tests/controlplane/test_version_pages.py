@@ -20,6 +20,7 @@ from controlplane.console import graph_view, rail
 from controlplane.kernel.models import AuditEntry
 from tests import factories
 from tests.controlplane import work_rows as rows
+from tests.staff import signed_in
 
 pytestmark = pytest.mark.django_db
 MOST_QUERIES, MOST_BYTES = 15, 120_000
@@ -68,22 +69,22 @@ def numbers():
 
 
 def test_the_log_shows_branches_parents_and_a_rail(boat):
-    html = page(rows.client("release"), f"{PAGE}/versions/")
+    html = page(signed_in("release"), f"{PAGE}/versions/")
     assert html.count('<svg class="rail"') == 3
     assert 'diff/?a=1&amp;b=3">v1' in html
     assert "Merge into main" in html
     assert "main v1 to v3" in re.sub(r"<[^>]+>", "", html)
-    only_side = page(rows.client("viewer"), f"{PAGE}/versions/?branch=side")
+    only_side = page(signed_in("viewer"), f"{PAGE}/versions/?branch=side")
     assert only_side.count('<svg class="rail"') == 2
     assert "wider" not in re.search(r"<table.*?</table>", only_side, re.S)[0]
-    page(rows.client("operator"), f"{PAGE}/versions/?branch=nowhere", status=404)
+    page(signed_in("operator"), f"{PAGE}/versions/?branch=nowhere", status=404)
 
 
 def test_reading_pages_writes_nothing_even_for_versions_older_than_branches(now):
     made = factories.make_workflow(now=now, slug="boat")
     for n in range(3):
         factories.make_version(made, now=now, graph=graph(n1={"width": n}))
-    client = rows.client("release")
+    client = signed_in("release")
     assert "v3" in page(client, f"{PAGE}/versions/")
     page(client, f"{PAGE}/diff/?a=1&b=main")
     assert not Branch.objects.exists()
@@ -107,17 +108,17 @@ def test_every_version_has_its_lane_and_no_line_breaks_off(log, lanes):
 
 
 def test_the_diff_says_the_verdict_first_and_then_every_change(boat):
-    html = page(rows.client("viewer"), f"{PAGE}/diff/?a=1&b=2")
+    html = page(signed_in("viewer"), f"{PAGE}/diff/?a=1&b=2")
     text = " ".join(re.sub(r"<[^>]+>", " ", html).split())
     assert "API compatible; 1 node changed." in text
     assert text.index("API compatible") < text.index("Calls that leave width out get 32 instead of 64.") < text.index("width: 64")
     assert "before: width: 64 + after: width: 32" in text
     assert '<g class="nd chg"' in html
     assert ", changed," in re.search(r'<g class="nd chg"[^>]*aria-label="([^"]*)"', html)[1]
-    named = page(rows.client("operator"), f"{PAGE}/diff/?a=main&b=side")
+    named = page(signed_in("operator"), f"{PAGE}/diff/?a=main&b=side")
     assert "v3 to v2" in named
-    assert "v1 to v3" in page(rows.client("release"), f"{PAGE}/diff/")
-    client = rows.client("account")
+    assert "v1 to v3" in page(signed_in("release"), f"{PAGE}/diff/")
+    client = signed_in("account")
     for query in ("?a=9&b=1", "?a=nowhere&b=1", "?a=1&b=x%00y"):
         page(client, f"{PAGE}/diff/{query}", status=404)
 
@@ -125,26 +126,26 @@ def test_the_diff_says_the_verdict_first_and_then_every_change(boat):
 def test_a_node_that_came_or_went_shows_what_it_holds(boat, now):
     lean = {node: one for node, one in graph(n3={"images": ["1", 0]}).items() if node != "2"}
     bring(lean, now=now)
-    gone = " ".join(re.sub(r"<[^>]+>", " ", page(rows.client("viewer"), f"{PAGE}/diff/?a=1&b=4")).split())
+    gone = " ".join(re.sub(r"<[^>]+>", " ", page(signed_in("viewer"), f"{PAGE}/diff/?a=1&b=4")).split())
     assert "− before: blur_radius: 2" in gone
     assert "removed" in gone
-    come = " ".join(re.sub(r"<[^>]+>", " ", page(rows.client("operator"), f"{PAGE}/diff/?a=4&b=1")).split())
+    come = " ".join(re.sub(r"<[^>]+>", " ", page(signed_in("operator"), f"{PAGE}/diff/?a=4&b=1")).split())
     assert "+ after: blur_radius: 2" in come
 
 
 def test_the_json_of_a_diff_opens_with_the_session_of_the_console(boat):
-    client = rows.client("viewer")
+    client = signed_in("viewer")
     link = re.search(r'href="(/ops/api/[^"]+)">As JSON', client.get(f"{PAGE}/diff/?a=1&b=2").content.decode())[1].replace("&amp;", "&")
     assert client.get(link).json()["api"]["verdict"] == "compatible"
 
 
 def test_versions_that_do_not_differ_say_so(boat):
-    assert "Nothing differs." in page(rows.client("viewer"), f"{PAGE}/diff/?a=1&b=1")
+    assert "Nothing differs." in page(signed_in("viewer"), f"{PAGE}/diff/?a=1&b=1")
 
 
 def test_what_breaks_callers_is_called_breaking(now, boat):
     made = bring(graph(n1={"width": 64}), now=now, expose=["1.height"])
-    html = page(rows.client("viewer"), f"{PAGE}/diff/?a=1&b={made.number}")
+    html = page(signed_in("viewer"), f"{PAGE}/diff/?a=1&b={made.number}")
     assert "API breaking" in html
     assert "width is gone; calls that send it are refused." in html
 
@@ -168,14 +169,14 @@ def test_a_subgraph_is_one_box_with_a_link_and_opens(now):
     nested = {"7:1": {"class_type": "EmptyImage", "inputs": {"width": 5}}, "9": {"class_type": "SaveImage", "inputs": {"images": ["7:1", 0]}}}
     made = factories.make_workflow(now=now, slug="boat")
     factories.make_version(made, now=now, graph=nested, inputs=[], ui_graph=canvas)
-    html = page(rows.client("viewer"), f"{PAGE}/")
+    html = page(signed_in("viewer"), f"{PAGE}/")
     assert "Nodes stand where the canvas has them" in html
     assert re.search(r'<a class="nd sub" href="\?v=1&amp;view=graph&amp;inside=7"', html)
     assert "<script>alert" not in html
-    opened = page(rows.client("operator"), f"{PAGE}/?v=1&view=graph&inside=7")
+    opened = page(signed_in("operator"), f"{PAGE}/?v=1&view=graph&inside=7")
     assert "node 7:1" in opened
     assert "<script>alert" not in opened
-    assert "node 9" in page(rows.client("release"), f"{PAGE}/?v=1&inside=nowhere")
+    assert "node 9" in page(signed_in("release"), f"{PAGE}/?v=1&inside=nowhere")
 
 
 def test_hostile_texts_are_escaped_on_every_page_of_versions(now):
@@ -187,7 +188,7 @@ def test_hostile_texts_are_escaped_on_every_page_of_versions(now):
     factories.make_version(made, now=now, graph=graph(), message=rows.XSS, ui_graph={"nodes": []})
     named = [{**rows.EXPOSED[2], "name": "x", "title": rows.XSS, "default": rows.XSS}]
     factories.make_version(made, now=now, graph=hostile, message=rows.XSS, inputs=named, ui_graph=canvas)
-    client = rows.client("admin")
+    client = signed_in("admin")
     for url in (f"{PAGE}/versions/", f"{PAGE}/diff/?a=1&b=2", f"{PAGE}/diff/?a=2&b=1&view=list", f"{PAGE}/merge/?from=1&into=main"):
         html = client.get(url).content.decode()
         assert "<script>alert" not in html, url
@@ -203,7 +204,7 @@ def test_two_thousand_changed_nodes_stay_within_the_weight_of_a_page(now):
     for value in (1.0, 2.0):
         factories.make_version(made, now=now, graph=chain(value), inputs=[])
     started = time.thread_time()
-    html = page(rows.client("viewer"), f"{PAGE}/diff/?a=1&b=2")
+    html = page(signed_in("viewer"), f"{PAGE}/diff/?a=1&b=2")
     assert time.thread_time() - started < 5
     assert "1,999 nodes changed" in html
     assert "60 nodes of 2,000 drawn, those that changed first" in html
@@ -215,7 +216,7 @@ def test_five_hundred_versions_are_cut_to_a_page(now):
     Version.objects.bulk_create(
         Version(workflow=made, number=n, sha256=f"{n:064}", author="a", message="m" * 80, graph={}, inputs=[], created_at=now) for n in range(1, 501)
     )
-    html = rows.client("admin").get(f"{PAGE}/versions/").content.decode()
+    html = signed_in("admin").get(f"{PAGE}/versions/").content.decode()
     assert "400 older versions are not shown" in html
     assert len(html) < 3 * MOST_BYTES
 
@@ -224,7 +225,7 @@ def test_five_hundred_versions_are_cut_to_a_page(now):
 
 
 def test_a_branch_is_made_and_deleted_from_the_page(boat):
-    client = rows.client("release")
+    client = signed_in("release")
     client.post(f"{PAGE}/branches/", {"name": "try", "at": "1"})
     assert numbers() == {"main": 3, "side": 2, "try": 1}
     client.post(f"{PAGE}/branches/delete/", {"branch": "try"})
@@ -236,7 +237,7 @@ def test_a_branch_is_made_and_deleted_from_the_page(boat):
 
 
 def test_a_file_is_imported_onto_a_branch_from_the_page(boat):
-    client = rows.client("release")
+    client = signed_in("release")
     link = re.search(r'href="(/ops/workflows/import/[^"]+branch=side)"', page(client, f"{PAGE}/versions/"))[1].replace("&amp;", "&")
     assert 'name="branch" type="text" value="side"' in page(client, link)
     sent = {"slug": "boat", "branch": "side", "draft": "on", "document": json.dumps(graph(n1={"width": 16})), "do": "look"}
@@ -249,7 +250,7 @@ def test_a_file_is_imported_onto_a_branch_from_the_page(boat):
 
 
 def test_restore_goes_back_unless_somebody_was_faster(boat):
-    client = rows.client("release")
+    client = signed_in("release")
     client.post(f"{PAGE}/restore/", {"branch": "main", "version": "1", "expected-main": "2"})
     assert "was moved by somebody else" in client.get(f"{PAGE}/versions/").content.decode()
     assert numbers()["main"] == 3
@@ -257,11 +258,11 @@ def test_restore_goes_back_unless_somebody_was_faster(boat):
     html = client.get(f"{PAGE}/versions/").content.decode()
     assert numbers()["main"] == 1
     assert "too wide" in html
-    assert AuditEntry.objects.filter(action="branch.restore", actor="user-release", reason="too wide").exists()
+    assert AuditEntry.objects.filter(action="branch.restore", actor="ops-release", reason="too wide").exists()
 
 
 def test_a_conflict_waits_for_a_choice_and_then_becomes_a_version(boat):
-    client = rows.client("release")
+    client = signed_in("release")
     html = page(client, f"{PAGE}/merge/?from=side&into=main")
     assert "Needs your choice" in html
     assert "Empty Image, width" in html
@@ -282,14 +283,14 @@ def test_a_conflict_waits_for_a_choice_and_then_becomes_a_version(boat):
 
 
 def test_the_rest_can_be_settled_at_once(boat, now):
-    client = rows.client("release")
+    client = signed_in("release")
     client.post(f"{PAGE}/merge/", {"from": "side", "into": "main", "rest": "ours"})
     made = Branch.objects.get(name="main").head
     assert (made.number, made.merged_from.number, made.graph["1"]["inputs"]["width"], made.graph["1"]["inputs"]["height"]) == (4, 2, 128, 9)
 
 
 def test_a_merge_prepared_on_an_old_head_is_refused_and_shown_anew(boat, now):
-    client = rows.client("release")
+    client = signed_in("release")
     refused = client.post(f"{PAGE}/merge/", {"from": "side", "into": "main", "rest": "ours", "expected": "1", "expected_source": "2"})
     assert refused.status_code == 409
     assert "was moved by somebody else" in refused.content.decode()
@@ -297,7 +298,7 @@ def test_a_merge_prepared_on_an_old_head_is_refused_and_shown_anew(boat, now):
 
 
 def test_who_may_not_release_may_look_but_not_act(boat):
-    client = rows.client("operator")
+    client = signed_in("operator")
     assert "Needs the release role" in page(client, f"{PAGE}/merge/?from=side&into=main")
     for url, body in (
         ("branches/", {"name": "x"}),
@@ -313,7 +314,7 @@ def test_who_may_not_release_may_look_but_not_act(boat):
 
 
 def test_versions_made_by_hand_still_promote(boat, now):
-    client = rows.client("release")
+    client = signed_in("release")
     versions.promote(workflow=boat, channel="lab", version=boat.versions.get(number=1), actor="a", now=now)
     client.post(f"{PAGE}/promote/", {"version": "3", "channel": "lab"})
     assert json.loads(json.dumps(list(boat.channels.values_list("name", "version__number")))) == [["lab", 3]]

@@ -2,32 +2,20 @@
 
 from __future__ import annotations
 
-import base64
 import copy
 import json
 from typing import Any
 
 import factories
 import pytest
-from django.contrib.auth.models import Group, User
 from django.test import Client
 
 from builds.models import Branch, Version
-from controlplane.console import roles
 from controlplane.kernel.models import AuditEntry
+from tests.staff import login
 
 pytestmark = pytest.mark.django_db
 API = "/ops/api/workflows"
-
-
-def login(*groups: str) -> dict[str, str]:
-    roles.ensure()
-    name = f"ops-{'-'.join(groups) or 'none'}"
-    user, _ = User.objects.get_or_create(username=name, defaults={"is_staff": True})
-    user.set_password("correct horse")
-    user.save()
-    user.groups.set(Group.objects.filter(name__in=groups))
-    return {"Authorization": "Basic " + base64.b64encode(f"{name}:correct horse".encode()).decode()}
 
 
 class Api:

@@ -18,6 +18,7 @@ from fleet import queries_jobs
 from fleet.models import Attempt, Job, Worker
 from tests import factories
 from tests.controlplane import work_rows as rows
+from tests.staff import signed_in
 
 pytestmark = pytest.mark.django_db
 MOST_QUERIES, MOST_BYTES = 15, 120_000
@@ -49,7 +50,7 @@ def read_csv(response):
 
 
 def test_an_empty_list_says_what_will_appear_and_where_to_start():
-    html = page(rows.client("operator"), "/ops/jobs/")
+    html = page(signed_in("operator"), "/ops/jobs/")
     assert "No jobs yet" in html
     assert "Run a workflow" in html
     assert "No job is waiting or running" in html
@@ -59,7 +60,7 @@ def test_a_list_of_every_state_names_each_in_words(world, now):
     made, harbor, _ = world
     for status in ("queued", "running", "succeeded", "failed", "canceled", "expired"):
         rows.job(harbor, made, now=now, status=status)
-    html = page(rows.client("operator"), "/ops/jobs/")
+    html = page(signed_in("operator"), "/ops/jobs/")
     for word in ("Waiting", "Running", "Succeeded", "Failed", "Canceled", "Expired"):
         assert word in html
     assert "1 job running, 1 waiting" in html
@@ -68,7 +69,7 @@ def test_a_list_of_every_state_names_each_in_words(world, now):
 def test_a_filter_that_matches_nothing_names_itself_and_what_is_outside(world, now):
     made, harbor, _ = world
     rows.job(harbor, made, now=now)
-    html = page(rows.client("operator"), "/ops/jobs/?status=failed&customer=harbor")
+    html = page(signed_in("operator"), "/ops/jobs/?status=failed&customer=harbor")
     assert "2 filters are on: status is failed, customer is harbor" in html
     assert "1 job is outside" in html
     assert "Clear filters" in html
@@ -81,7 +82,7 @@ def test_pages_of_fifty_follow_each_other_without_gap_or_repeat(world, now):
     for _ in range(119):
         template.id = uuid7()
         template.save(force_insert=True)
-    client, seen, url = rows.client("operator"), [], "/ops/jobs/"
+    client, seen, url = signed_in("operator"), [], "/ops/jobs/"
     for _ in range(5):
         response = client.get(url)
         seen += [str(r.job.id) for r in response.context["rows"]]
@@ -97,7 +98,7 @@ def test_pages_of_fifty_follow_each_other_without_gap_or_repeat(world, now):
 def test_a_live_fragment_keeps_its_rows_and_counts_what_is_new(world, now):
     made, harbor, _ = world
     old = rows.job(harbor, made, now=now, status="succeeded", created=now - timedelta(hours=3))
-    client = rows.client("operator")
+    client = signed_in("operator")
     live = client.get("/ops/jobs/").context["rows_url"]
     new = [rows.job(harbor, made, now=now) for _ in range(3)]
     answer = client.get(live, headers={"HX-Request": "true"})
@@ -114,7 +115,7 @@ def test_the_export_holds_exactly_the_jobs_of_the_filter(world, now):
     wanted = {str(rows.job(harbor, made, now=now, status="failed").id) for _ in range(3)}
     rows.job(lumen, made, now=now, status="failed")
     rows.job(harbor, made, now=now, status="succeeded")
-    client = rows.client("account")
+    client = signed_in("account")
     response = client.get("/ops/jobs/?status=failed&customer=harbor")
     exported = read_csv(client.get(response.context["csv"]))
     assert {line["id"] for line in exported} == wanted
@@ -127,7 +128,7 @@ def test_the_export_holds_exactly_the_jobs_of_the_filter(world, now):
 def test_money_columns_are_for_account_managers(world, now):
     made, harbor, _ = world
     job = rows.job(harbor, made, now=now, status="succeeded")
-    seen, hidden = rows.client("account"), rows.client("operator")
+    seen, hidden = signed_in("account"), signed_in("operator")
     assert "$0.0120" in page(seen, "/ops/jobs/")
     assert "$0.0120" in page(seen, f"/ops/jobs/{job.id}/")
     for url in ("/ops/jobs/", f"/ops/jobs/{job.id}/", "/ops/workflows/", "/ops/workflows/boat/"):
@@ -139,14 +140,14 @@ def test_money_columns_are_for_account_managers(world, now):
 def test_a_cell_that_would_run_in_a_spreadsheet_does_not(world, now):
     made, harbor, _ = world
     rows.job(harbor, made, now=now, status="failed", error={"code": "=cmd()", "message": "x"})
-    [line] = read_csv(rows.client("operator").get("/ops/jobs/export.csv"))
+    [line] = read_csv(signed_in("operator").get("/ops/jobs/export.csv"))
     assert line["error_code"] == "'=cmd()"
 
 
 def test_the_search_opens_a_job_by_its_id_and_by_its_first_digits(world, now):
     made, harbor, _ = world
     job = rows.job(harbor, made, now=now)
-    client = rows.client("operator")
+    client = signed_in("operator")
     for text in (str(job.id), str(job.id).replace("-", ""), str(job.id)[:20]):
         assert client.get("/ops/jobs/", {"q": text})["Location"] == f"/ops/jobs/{job.id}/"
     for text in ("nothing-like-it", "ffffffffffff", "'; drop table", "\x00"):
@@ -155,14 +156,14 @@ def test_the_search_opens_a_job_by_its_id_and_by_its_first_digits(world, now):
 
 @pytest.mark.parametrize("query", ["cursor=xyz", "from=never", "from=-9999999w", "top=1", "status=%00", "customer=%3Cscript%3E", "page=9"])
 def test_nonsense_in_the_address_still_shows_a_page(query):
-    assert "<script>alert" not in page(rows.client("operator"), f"/ops/jobs/?{query}")
+    assert "<script>alert" not in page(signed_in("operator"), f"/ops/jobs/?{query}")
 
 
 def test_the_range_bounds_the_list_at_both_ends(world, now):
     made, harbor, _ = world
     old = rows.job(harbor, made, now=now, created=now - timedelta(days=3))
     new = rows.job(harbor, made, now=now)
-    client = rows.client("operator")
+    client = signed_in("operator")
     shown = lambda query: {str(r.job.id) for r in client.get(f"/ops/jobs/?{query}").context["rows"]}  # noqa: E731
     assert shown("from=-24h&to=now") == {str(new.id)}
     assert shown("from=-7d&to=now") == {str(new.id), str(old.id)}
@@ -173,7 +174,7 @@ def test_the_range_bounds_the_list_at_both_ends(world, now):
 def test_a_job_of_any_state_has_a_page_with_its_word(world, now, status):
     made, harbor, _ = world
     job = rows.job(harbor, made, now=now, status=status)
-    html = page(rows.client("admin"), f"/ops/jobs/{job.id}/")
+    html = page(signed_in("admin"), f"/ops/jobs/{job.id}/")
     word = {"queued": "Waiting", "running": "Running"}.get(status, status.capitalize())
     assert f">{word}<" in html.replace("</svg>", ">")
     assert ("hx-get" in html) == (status in ("queued", "running"))
@@ -181,7 +182,7 @@ def test_a_job_of_any_state_has_a_page_with_its_word(world, now, status):
 
 def test_a_failure_says_what_to_do_whose_fault_it_was_and_that_it_was_not_billed(world, now):
     made, harbor, _ = world
-    html = page(rows.client("operator"), f"/ops/jobs/{rows.job(harbor, made, now=now, status='failed').id}/")
+    html = page(signed_in("operator"), f"/ops/jobs/{rows.job(harbor, made, now=now, status='failed').id}/")
     for said in ("It broke.", "Mend it.", "node_failed", "Ours: the workflow failed on valid inputs", "Not billed."):
         assert said in html
 
@@ -190,17 +191,17 @@ def test_what_a_customer_wrote_stays_hidden_until_somebody_who_may_asks_and_that
     made, harbor, _ = world
     job = rows.job(harbor, made, now=now, inputs={"prompt": "a very private wish", "width": 640, "mode": "fast", "tile": True})
     url = f"/ops/jobs/{job.id}/"
-    operator = rows.client("operator")
+    operator = signed_in("operator")
     html = page(operator, url)
     assert "private wish" not in html
     assert "hidden, 19 characters" in html
     assert ">640<" in html
     assert ">fast<" in html
-    assert "private wish" not in rows.client("viewer").post(f"{url}inputs/").content.decode()
+    assert "private wish" not in signed_in("viewer").post(f"{url}inputs/").content.decode()
     assert not AuditEntry.objects.exists()
     assert "a very private wish" in operator.post(f"{url}inputs/").content.decode()
     [entry] = AuditEntry.objects.all()
-    assert (entry.action, entry.actor, entry.object_id) == ("job.inputs_read", "user-operator", str(job.id))
+    assert (entry.action, entry.actor, entry.object_id) == ("job.inputs_read", "ops-operator", str(job.id))
     assert operator.get(f"{url}inputs/").status_code == 405
 
 
@@ -261,7 +262,7 @@ def test_outputs_show_by_kind_with_what_was_measured(world, now):
     rows.output(job, name="clip.mp4", kind="video", media_type="video/mp4", body=b"mp4", index=2)
     rows.output(job, name="said.txt", kind="text", media_type="text/plain", body=rows.XSS.encode(), index=3, measurements={})
     rows.output(job, name="page.html", kind="file", media_type="text/html", body=b"<h1>x</h1>", index=4, measurements={})
-    html = page(rows.client("viewer"), f"/ops/jobs/{job.id}/")
+    html = page(signed_in("viewer"), f"/ops/jobs/{job.id}/")
     for said in ("<img src=", "<audio controls", "<video controls", "32 × 24", "flat colour", "12.5", "ffd8", "2.5 s", "&lt;script&gt;alert"):
         assert said in html
     assert "<script>alert" not in html
@@ -271,7 +272,7 @@ def test_an_output_is_served_safely_with_ranges_and_only_under_its_own_job(world
     made, harbor, _ = world
     job, other = rows.job(harbor, made, now=now, status="succeeded"), rows.job(harbor, made, now=now, status="succeeded")
     kept = rows.output(job, body=b"0123456789", name="evil.html", media_type="text/html", kind="file")
-    client = rows.client("viewer")
+    client = signed_in("viewer")
     url = f"/ops/jobs/{job.id}/outputs/{kept.id}"
     response = client.get(url, headers={"Range": "bytes=2-4"})
     assert (response.status_code, b"".join(response.streaming_content)) == (206, b"234")
@@ -284,10 +285,10 @@ def test_an_output_is_served_safely_with_ranges_and_only_under_its_own_job(world
 def test_canceling_needs_the_role_and_is_written_down(world, now):
     made, harbor, _ = world
     job = rows.job(harbor, made, now=now)
-    assert rows.client("viewer").post(f"/ops/jobs/{job.id}/cancel/").status_code == 403
+    assert signed_in("viewer").post(f"/ops/jobs/{job.id}/cancel/").status_code == 403
     job.refresh_from_db()
     assert job.status == "queued"
-    assert rows.client("operator").post(f"/ops/jobs/{job.id}/cancel/").status_code == 302
+    assert signed_in("operator").post(f"/ops/jobs/{job.id}/cancel/").status_code == 302
     job.refresh_from_db()
     assert job.status == "canceled"
     assert AuditEntry.objects.get().action == "job.cancel"
@@ -296,7 +297,7 @@ def test_canceling_needs_the_role_and_is_written_down(world, now):
 def test_canceling_what_is_over_says_so_and_changes_nothing(world, now):
     made, harbor, _ = world
     job = rows.job(harbor, made, now=now, status="succeeded")
-    html = rows.client("operator").post(f"/ops/jobs/{job.id}/cancel/", follow=True).content.decode()
+    html = signed_in("operator").post(f"/ops/jobs/{job.id}/cancel/", follow=True).content.decode()
     assert "already succeeded" in html
     assert not AuditEntry.objects.exists()
 
@@ -304,7 +305,7 @@ def test_canceling_what_is_over_says_so_and_changes_nothing(world, now):
 def test_a_retry_is_a_new_job_once_even_when_sent_twice(world, now):
     made, harbor, _ = world
     job = rows.job(harbor, made, now=now, status="failed")
-    client = rows.client("operator")
+    client = signed_in("operator")
     first = client.post(f"/ops/jobs/{job.id}/retry/", {"once": "abc"})
     assert client.post(f"/ops/jobs/{job.id}/retry/", {"once": "abc"})["Location"] == f"/ops/jobs/{job.id}/"
     new = Job.objects.exclude(id=job.id).get()
@@ -316,10 +317,10 @@ def test_a_retry_is_a_new_job_once_even_when_sent_twice(world, now):
 def test_the_curl_of_a_job_leaves_the_customers_words_out(world, now):
     made, harbor, _ = world
     job = rows.job(harbor, made, now=now, inputs={"prompt": "it's private", "width": 640})
-    html = page(rows.client("operator"), f"/ops/jobs/{job.id}/")
+    html = page(signed_in("operator"), f"/ops/jobs/{job.id}/")
     assert "private" not in html
     assert "&lt;prompt&gt;" in html
-    assert "As curl" not in page(rows.client("viewer"), f"/ops/jobs/{job.id}/")
+    assert "As curl" not in page(signed_in("viewer"), f"/ops/jobs/{job.id}/")
 
 
 def test_hostile_and_long_names_are_escaped_everywhere(world, now):
@@ -342,7 +343,7 @@ def test_hostile_and_long_names_are_escaped_everywhere(world, now):
         metadata={"retry_of": rows.XSS},
     )
     rows.output(job, name=rows.XSS, kind="file", media_type="application/x-thing", body=b"x")
-    client = rows.client("admin")
+    client = signed_in("admin")
     for url in ("/ops/jobs/", f"/ops/jobs/{job.id}/", "/ops/workflows/boat/jobs/"):
         html = page(client, url)
         assert "<script>alert" not in html
@@ -356,13 +357,13 @@ def test_hostile_and_long_names_are_escaped_everywhere(world, now):
 def test_zero_and_huge_numbers_read_well(world, now):
     made, harbor, _ = world
     job = rows.job(harbor, made, now=now, status="succeeded", price_microusd=49_999_999_999, cost_microusd=0, billable_s=0.0)
-    html = page(rows.client("admin"), f"/ops/jobs/{job.id}/")
+    html = page(signed_in("admin"), f"/ops/jobs/{job.id}/")
     assert "$49,999" in html or "$50,000.00" in html
     assert "$0.00" in html
 
 
 def test_an_unknown_job_is_not_found_and_a_stranger_signs_in(client):
-    assert rows.client("viewer").get(f"/ops/jobs/{factories.some_id()}/").status_code == 404
+    assert signed_in("viewer").get(f"/ops/jobs/{factories.some_id()}/").status_code == 404
     for url in ("/ops/jobs/", "/ops/jobs/export.csv", f"/ops/jobs/{factories.some_id()}/"):
         assert client.get(url)["Location"].startswith("/ops/login/")
 
@@ -371,6 +372,6 @@ def test_a_version_is_never_read_whole_by_the_list(world, now):
     made, harbor, _ = world
     rows.job(harbor, made, now=now)
     with CaptureQueriesContext(connection) as queries:
-        rows.client("operator").get("/ops/jobs/")
+        signed_in("operator").get("/ops/jobs/")
     assert not any('"graph"' in q["sql"] for q in queries)
     assert Version.objects.exists()

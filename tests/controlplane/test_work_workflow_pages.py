@@ -26,6 +26,7 @@ from fleet.models import CustomerFile, Job
 from fleet.queries_workflows import NodeTimes
 from tests import factories
 from tests.controlplane import work_rows as rows
+from tests.staff import signed_in
 
 pytestmark = pytest.mark.django_db
 MOST_QUERIES, MOST_BYTES = 15, 120_000
@@ -78,9 +79,9 @@ def library(now, **more):
 
 
 def test_an_empty_list_offers_the_import_to_those_who_may():
-    assert "No workflows yet" in page(rows.client("viewer"), "/ops/workflows/")
-    assert 'href="/ops/workflows/import/"' not in rows.client("operator").get("/ops/workflows/").content.decode()
-    assert 'href="/ops/workflows/import/"' in page(rows.client("release"), "/ops/workflows/")
+    assert "No workflows yet" in page(signed_in("viewer"), "/ops/workflows/")
+    assert 'href="/ops/workflows/import/"' not in signed_in("operator").get("/ops/workflows/").content.decode()
+    assert 'href="/ops/workflows/import/"' in page(signed_in("release"), "/ops/workflows/")
 
 
 def test_the_list_puts_the_failing_first_and_agrees_with_its_csv(now, house):
@@ -92,7 +93,7 @@ def test_the_list_puts_the_failing_first_and_agrees_with_its_csv(now, house):
     rows.job(house, bad, now=now, created=ago, status="failed")
     rows.job(house, bad, now=now, created=ago, status="succeeded")
     rollups.recompute(now=now, since=now - timedelta(hours=2))
-    client = rows.client("admin")
+    client = signed_in("admin")
     html = page(client, "/ops/workflows/")
     assert "1 of 3 workflows below 95% success" in html
     assert html.index("/workflows/bad/") < html.index("/workflows/good/")
@@ -106,7 +107,7 @@ def test_the_list_puts_the_failing_first_and_agrees_with_its_csv(now, house):
 
 def test_a_filter_names_itself_when_nothing_matches(now):
     rows.workflow(now=now)
-    html = page(rows.client("viewer"), "/ops/workflows/?q=zebra&category=video")
+    html = page(signed_in("viewer"), "/ops/workflows/?q=zebra&category=video")
     assert "No workflows match" in html
     assert "zebra" in html
     assert "1 workflow is outside" in html
@@ -116,7 +117,7 @@ def test_many_workflows_cost_no_more_queries(now):
     pool = factories.make_pool(now=now)
     for n in range(60):
         factories.make_runnable(now=now, pool=pool, slug=f"w-{n}")
-    page(rows.client("admin"), "/ops/workflows/")
+    page(signed_in("admin"), "/ops/workflows/")
 
 
 def test_a_rate_below_the_target_never_reads_as_the_target():
@@ -131,9 +132,9 @@ def test_every_tab_stands_for_every_role_and_without_any_version(now, tab):
     rows.workflow(now=now)
     factories.make_workflow(now=now, slug="bare")
     for granted in ((), ("operator",), ("admin",)):
-        page(rows.client(*granted), f"/ops/workflows/boat/{tab}")
-    page(rows.client("release"), f"/ops/workflows/bare/{tab}")
-    page(rows.client("release", "account"), f"/ops/workflows/none/{tab}", status=404)
+        page(signed_in(*granted), f"/ops/workflows/boat/{tab}")
+    page(signed_in("release"), f"/ops/workflows/bare/{tab}")
+    page(signed_in("release", "account"), f"/ops/workflows/none/{tab}", status=404)
 
 
 def test_hostile_names_and_titles_are_escaped_on_every_tab(now, house):
@@ -142,7 +143,7 @@ def test_hostile_names_and_titles_are_escaped_on_every_tab(now, house):
     finding = {"level": "error", "code": rows.XSS, "node": "2", "field": rows.XSS, "message": rows.XSS, "suggestion": rows.XSS}
     hostile = [{**rows.EXPOSED[0], "title": rows.XSS, "description": rows.XSS, "default": rows.XSS}, {**rows.EXPOSED[4], "enum": ["fast", rows.XSS]}]
     factories.make_version(made, now=now, graph=rows.GRAPH, inputs=hostile, message=rows.XSS, findings=[finding], runnable=False)
-    client = rows.client("admin")
+    client = signed_in("admin")
     for url in ("/ops/workflows/", *(f"/ops/workflows/boat/{tab}" for tab in TABS), "/ops/workflows/boat/?view=list"):
         html = page(client, url)
         assert "<script>alert" not in html, url
@@ -155,7 +156,7 @@ def test_the_graph_shows_shares_inputs_and_what_is_missing(now, house):
     library(now)
     made = rows.workflow(now=now)
     job = rows.job(house, made, now=now, status="succeeded")
-    html = page(rows.client("viewer"), "/ops/workflows/boat/")
+    html = page(signed_in("viewer"), "/ops/workflows/boat/")
     assert job.status == "succeeded"
     assert html.count('<g class="nd') == 3
     assert 'class="nd miss"' in html  # ImageBlur is not in the library
@@ -172,15 +173,15 @@ def test_at_most_sixty_nodes_are_drawn(now):
     version = factories.make_version(made, now=now, graph=graph, inputs=[])
     picture = graph_view.picture(version, times=NodeTimes({}, 0))
     assert (len(picture.nodes), picture.left_out) == (60, 20)
-    assert "60 nodes of 80 drawn" in page(rows.client("viewer"), "/ops/workflows/wide/")
+    assert "60 nodes of 80 drawn" in page(signed_in("viewer"), "/ops/workflows/wide/")
 
 
 def test_the_graph_of_a_version_downloads_as_comfyui_reads_it(now):
     rows.workflow(now=now)
-    response = rows.client("viewer").get("/ops/workflows/boat/versions/1/graph.json")
+    response = signed_in("viewer").get("/ops/workflows/boat/versions/1/graph.json")
     assert json.loads(response.content) == rows.GRAPH
     assert response["Content-Disposition"] == 'attachment; filename="boat-v1.json"'
-    assert rows.client("operator").get("/ops/workflows/boat/versions/9/graph.json").status_code == 404
+    assert signed_in("operator").get("/ops/workflows/boat/versions/9/graph.json").status_code == 404
 
 
 # -- the form that runs a job ------------------------------------------------------------------------
@@ -188,7 +189,7 @@ def test_the_graph_of_a_version_downloads_as_comfyui_reads_it(now):
 
 def test_the_form_has_a_fitting_field_for_every_kind_of_input(now, house):
     rows.workflow(now=now, exposed=[*rows.EXPOSED, rows.PHOTO])
-    html = page(rows.client("operator"), "/ops/workflows/boat/api/")
+    html = page(signed_in("operator"), "/ops/workflows/boat/api/")
     for piece in (
         '<textarea class="input" id="f-in_prompt" name="in_prompt" rows="3" maxlength="600"',
         'name="in_caption" type="text" value="quiet"',
@@ -205,11 +206,11 @@ def test_the_form_has_a_fitting_field_for_every_kind_of_input(now, house):
 
 def test_a_sent_form_becomes_a_real_job_of_the_house_customer_and_comes_back_with_it(now, house):
     rows.workflow(now=now)
-    client = rows.client("operator")
+    client = signed_in("operator")
     response = client.post("/ops/workflows/boat/api/", form(width="128", tile=None))
     job = Job.objects.get()
     assert response["Location"] == f"/ops/workflows/boat/api/?job={job.id}&customer=console&v=1&drawn=seed#result"
-    assert (job.customer, job.source, job.status, job.metadata) == (house, "console", "queued", {"run_by": "user-operator"})
+    assert (job.customer, job.source, job.status, job.metadata) == (house, "console", "queued", {"run_by": "ops-operator"})
     given = dict(job.inputs)
     assert isinstance(given.pop("seed"), int)
     assert given == {"prompt": "a boat", "caption": "quiet", "width": 128, "sigma": 1.5, "mode": "fast", "tile": False}
@@ -223,7 +224,7 @@ def test_a_sent_form_becomes_a_real_job_of_the_house_customer_and_comes_back_wit
 def test_the_result_of_a_run_is_a_fragment_that_ends_its_polling(now, house):
     made = rows.workflow(now=now)
     job = rows.job(house, made, now=now, status="running")
-    client = rows.client("operator")
+    client = signed_in("operator")
     url = f"/ops/workflows/boat/api/?job={job.id}"
     running = client.get(url, headers={"HX-Request": "true"}).content.decode()
     assert "data-live-fast" in running
@@ -247,7 +248,7 @@ def test_the_result_of_a_run_is_a_fragment_that_ends_its_polling(now, house):
 )
 def test_a_wrong_value_is_said_at_its_field_and_everything_typed_stays(now, house, field, value):
     rows.workflow(now=now)
-    response = rows.client("operator").post("/ops/workflows/boat/api/", form(**({"caption": "keep me"} | {field: value})))
+    response = signed_in("operator").post("/ops/workflows/boat/api/", form(**({"caption": "keep me"} | {field: value})))
     html = response.content.decode()
     assert response.status_code == 422
     assert not Job.objects.exists()
@@ -260,7 +261,7 @@ def test_a_wrong_value_is_said_at_its_field_and_everything_typed_stays(now, hous
 
 def test_an_uploaded_picture_is_kept_over_a_mistake_and_used(now, house):
     rows.workflow(now=now, exposed=[*rows.EXPOSED, rows.PHOTO])
-    client = rows.client("operator")
+    client = signed_in("operator")
     picture = SimpleUploadedFile("cat.png", rows.png().read(), content_type="image/png")
     html = client.post("/ops/workflows/boat/api/", {**form(width="0"), "in_photo": picture}).content.decode()
     kept = CustomerFile.objects.get()
@@ -274,7 +275,7 @@ def test_an_uploaded_picture_is_kept_over_a_mistake_and_used(now, house):
 def test_a_file_that_is_no_picture_is_refused_at_its_field(now, house, body):
     rows.workflow(now=now, exposed=[rows.PHOTO])
     upload = SimpleUploadedFile("x.png", body, content_type="image/png")
-    response = rows.client("operator").post("/ops/workflows/boat/api/", {"customer": "console", "version": "1", "in_photo": upload})
+    response = signed_in("operator").post("/ops/workflows/boat/api/", {"customer": "console", "version": "1", "in_photo": upload})
     assert response.status_code == 422
     assert 'class="err"' in response.content.decode()
     assert not Job.objects.exists()
@@ -283,15 +284,15 @@ def test_a_file_that_is_no_picture_is_refused_at_its_field(now, house, body):
 def test_somebody_elses_file_cannot_be_named(now, house):
     rows.workflow(now=now, exposed=[rows.PHOTO])
     foreign, _ = input_files.keep(rows.png(), name="theirs.png", customer=factories.make_customer(now=now), now=now)
-    response = rows.client("operator").post("/ops/workflows/boat/api/", {"customer": "console", "version": "1", "file_photo": str(foreign.id)})
+    response = signed_in("operator").post("/ops/workflows/boat/api/", {"customer": "console", "version": "1", "file_photo": str(foreign.id)})
     assert response.status_code == 422
     assert "theirs.png" not in response.content.decode()
 
 
 def test_running_needs_the_role_and_a_form_sent_twice_runs_once(now, house):
     rows.workflow(now=now)
-    assert rows.client("viewer").post("/ops/workflows/boat/api/", form()).status_code == 403
-    client = rows.client("operator")
+    assert signed_in("viewer").post("/ops/workflows/boat/api/", form()).status_code == 403
+    client = signed_in("operator")
     for _ in range(2):
         client.post("/ops/workflows/boat/api/", {**form(), "once": "same"})
     assert Job.objects.count() == 1
@@ -299,14 +300,14 @@ def test_running_needs_the_role_and_a_form_sent_twice_runs_once(now, house):
 
 def test_without_a_customer_the_form_says_so(now):
     rows.workflow(now=now)
-    client = rows.client("operator")
+    client = signed_in("operator")
     assert "Create one under Customers" in page(client, "/ops/workflows/boat/api/")
     assert client.post("/ops/workflows/boat/api/", form()).status_code == 422
 
 
 def test_snippets_follow_the_form_and_hold_every_language(now, house):
     rows.workflow(now=now, exposed=[*rows.EXPOSED, rows.PHOTO])
-    code = rows.client("viewer").post("/ops/workflows/boat/api/snippets/", form(prompt="it's $(rm -rf) `x`", width="77")).json()
+    code = signed_in("viewer").post("/ops/workflows/boat/api/snippets/", form(prompt="it's $(rm -rf) `x`", width="77")).json()
     assert set(code) == {"curl", "python", "typescript"}
     assert all("77" in text for text in code.values())
 
@@ -328,7 +329,7 @@ def test_snippet_values_survive_their_languages():
 def test_an_unreleased_workflow_says_what_is_left_and_the_first_job_starts_at_its_form(now, house):
     made = rows.workflow(now=now)
     Channel.objects.filter(workflow=made).delete()
-    client = rows.client("admin")
+    client = signed_in("admin")
     assert "Customers cannot call it yet" in page(client, "/ops/workflows/boat/")
     assert client.get("/ops/").context["steps"][-1]["href"] == "/ops/workflows/boat/api/"
     Channel.objects.create(workflow=made, name="production", version=made.versions.get(), moved_at=now, moved_by="x")
@@ -350,7 +351,7 @@ def test_a_colour_is_chosen_as_one_and_stays_the_number_that_is_sent(now, house)
         {"name": "count", "node": "1", "input": "batch_size", "type": "integer", "minimum": 0, "maximum": 0xFFFFFF, "default": 1},
     ]
     rows.workflow(now=now, exposed=exposed)
-    text = page(rows.client("operator"), "/ops/workflows/boat/api/")
+    text = page(signed_in("operator"), "/ops/workflows/boat/api/")
     assert text.count('type="color"') == 1
     assert 'value="#1b2a5b" aria-label="Choose sky" data-colour-of="f-in_sky"' in text
     assert re.search(r'<input class="input" id="f-in_sky" name="in_sky" type="number" value="1780315"', text)
@@ -360,7 +361,7 @@ def test_a_colour_is_chosen_as_one_and_stays_the_number_that_is_sent(now, house)
 
 def test_the_examples_are_what_the_api_really_answers(now, house):
     made = rows.workflow(now=now)
-    text = page(rows.client("operator"), "/ops/workflows/boat/api/")
+    text = page(signed_in("operator"), "/ops/workflows/boat/api/")
     shown = [html_text(part) for part in re.findall(r'aria-label="(?:Response|Error) example">(.*?)</pre>', text, re.DOTALL)]
     accepted, refused = (json.loads(one.partition("\n")[2]) for one in shown)
     job = Job(workflow=made, version=made.versions.get(), created_at=now, inputs={}, metadata={}, quote_microusd=1)
@@ -389,12 +390,12 @@ def test_highlighting_escapes_everything_it_marks():
 def test_moving_a_channel_needs_the_role_and_is_written_down(now):
     made = rows.workflow(now=now)
     factories.make_version(made, now=now, live=False)
-    viewer, release = rows.client("operator"), rows.client("release")
+    viewer, release = signed_in("operator"), signed_in("release")
     assert viewer.post("/ops/workflows/boat/promote/", {"channel": "production", "version": "2"}).status_code == 403
     html = release.post("/ops/workflows/boat/promote/", {"channel": "production", "version": "2"}, follow=True).content.decode()
     assert "Production now runs v2" in html
     assert Channel.objects.get(workflow=made, name="production").version.number == 2
-    assert AuditEntry.objects.get(action="channel.promote").actor == "user-release"
+    assert AuditEntry.objects.get(action="channel.promote").actor == "ops-release"
 
 
 @pytest.mark.parametrize(("channel", "version"), [("production", "99"), ("moon", "1"), ("", ""), ("production", "3")])
@@ -404,15 +405,15 @@ def test_a_channel_does_not_move_to_what_cannot_run_or_is_not_there(now, channel
     factories.make_version(
         made, now=now, live=False, runnable=False, findings=[{"level": "error", "code": "x", "node": "1", "field": "", "message": "m", "suggestion": "s"}]
     )
-    rows.client("release").post("/ops/workflows/boat/promote/", {"channel": channel, "version": version}, follow=True)
+    signed_in("release").post("/ops/workflows/boat/promote/", {"channel": channel, "version": version}, follow=True)
     assert Channel.objects.get(workflow=made).version.number == 1
 
 
 def test_settings_are_kept_with_what_they_were_before(now):
     rows.workflow(now=now)
     sent = {"name": "Boats", "description": "Draws boats.", "category": "Image", "result_cache_s": "60"}
-    assert rows.client("operator").post("/ops/workflows/boat/settings/", sent).status_code == 403
-    assert rows.client("release").post("/ops/workflows/boat/settings/", sent).status_code == 302
+    assert signed_in("operator").post("/ops/workflows/boat/settings/", sent).status_code == 403
+    assert signed_in("release").post("/ops/workflows/boat/settings/", sent).status_code == 302
     made = Workflow.objects.get()
     assert (made.name, made.description, made.category, made.result_cache_s) == ("Boats", "Draws boats.", "image", 60)
     entry = AuditEntry.objects.get(action="workflow.edit")
@@ -431,7 +432,7 @@ def test_settings_are_kept_with_what_they_were_before(now):
 )
 def test_a_wrong_setting_is_said_at_its_field_and_changes_nothing(now, wrong):
     rows.workflow(now=now)
-    response = rows.client("release").post(
+    response = signed_in("release").post(
         "/ops/workflows/boat/settings/", {"name": "Kept", "description": "", "category": "image", "result_cache_s": "0"} | wrong
     )
     assert response.status_code == 422
@@ -444,7 +445,7 @@ def test_a_wrong_setting_is_said_at_its_field_and_changes_nothing(now, wrong):
 
 def test_looking_first_keeps_nothing_and_shows_what_could_be_set(now):
     library(now)
-    client = rows.client("release")
+    client = signed_in("release")
     html = client.post("/ops/workflows/import/", {"do": "look", "document": json.dumps(DOCUMENT), "name": "Fresh"}).content.decode()
     assert "What customers could set" in html
     assert "Can run" in html
@@ -454,18 +455,18 @@ def test_looking_first_keeps_nothing_and_shows_what_could_be_set(now):
 
 def test_a_file_becomes_a_workflow_and_leads_to_it(now):
     library(now)
-    client = rows.client("release")
+    client = signed_in("release")
     upload = SimpleUploadedFile("w.json", json.dumps(DOCUMENT).encode(), content_type="application/json")
     response = client.post("/ops/workflows/import/", {"do": "keep", "file": upload, "name": "Fresh start", "message": "First"})
     assert response["Location"] == "/ops/workflows/fresh-start/"
     version = Version.objects.get()
-    assert (version.message, version.author, version.runnable) == ("First", "user-release", True)
+    assert (version.message, version.author, version.runnable) == ("First", "ops-release", True)
     assert "Kept as v1" in client.get(response["Location"]).content.decode()
 
 
 def test_an_import_with_errors_names_node_and_fix_and_is_kept_only_as_a_draft(now):
     library(now)
-    client = rows.client("release")
+    client = signed_in("release")
     broken = {
         **DOCUMENT,
         "9": {"class_type": "NoSuchNode", "inputs": {}},
@@ -493,13 +494,13 @@ def test_an_import_with_errors_names_node_and_fix_and_is_kept_only_as_a_draft(no
     ],
 )
 def test_what_is_no_workflow_is_refused_in_words(document):
-    response = rows.client("release").post("/ops/workflows/import/", {"do": "keep", "document": document, "name": "X"})
+    response = signed_in("release").post("/ops/workflows/import/", {"do": "keep", "document": document, "name": "X"})
     assert 400 <= response.status_code < 500
     assert 'role="alert"' in response.content.decode()
 
 
 def test_a_file_too_large_or_not_text_is_refused_in_words():
-    client = rows.client("release")
+    client = signed_in("release")
     for body in (b" " * 4_000_001, b"\xff\xfe\x00", b"\x89PNG"):
         upload = SimpleUploadedFile("w.json", body, content_type="application/json")
         response = client.post("/ops/workflows/import/", {"do": "keep", "file": upload, "name": "X"})
@@ -508,4 +509,4 @@ def test_a_file_too_large_or_not_text_is_refused_in_words():
 
 
 def test_importing_needs_the_release_role():
-    assert rows.client("operator").get("/ops/workflows/import/").status_code == 403
+    assert signed_in("operator").get("/ops/workflows/import/").status_code == 403

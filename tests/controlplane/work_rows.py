@@ -5,12 +5,9 @@ from __future__ import annotations
 import io
 from datetime import timedelta
 
-from django.contrib.auth.models import Group, User
-from django.test import Client
 from django.utils import timezone
 from PIL import Image
 
-from controlplane.console import roles
 from controlplane.kernel import blobs
 from fleet.models import Attempt, Job, Output
 from tests import factories
@@ -32,21 +29,6 @@ EXPOSED = [
     {"name": "seed", "node": "3", "input": "filename_prefix", "type": "integer", "title": "Seed", "minimum": 0, "maximum": 2**32, "randomize": True},
 ]
 PHOTO = {"name": "photo", "node": "2", "input": "image", "type": "string", "title": "Photo", "kind": "image", "required": True}
-
-
-def person(*granted: str, name: str = "") -> User:
-    """A member of staff with these roles."""
-    roles.ensure()
-    user = User.objects.create_user(name or f"user-{'-'.join(granted) or 'none'}", password="x", is_staff=True)
-    user.groups.set(Group.objects.filter(name__in=granted))
-    return user
-
-
-def client(*granted: str) -> Client:
-    """A signed-in browser."""
-    found = Client()
-    found.force_login(person(*granted))
-    return found
 
 
 def workflow(*, now, slug="boat", exposed=None, **fields):
