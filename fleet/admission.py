@@ -79,7 +79,8 @@ def submit(
     pool_id = _pool_id(workflow)
     asked, fast = chosen, None
     if source != Job.SMOKE:  # it must run what it tests
-        fast = _measured(workflow, chosen, values, inputs, pool_id=pool_id, customer=customer, rank=rank, pinned=pinned, now=now)
+        asking = overflow.Asked(pool_id, customer.id, rank, chosen, pinned, values, set(inputs))
+        fast = _measured(asking, workflow=workflow, customer=customer, now=now)
     if fast is not None:
         chosen, values = fast.version, fast.values
     values = input_files.keep_inline(chosen, values, customer=customer, now=now)
@@ -124,33 +125,14 @@ def submit(
     return Admitted(job, replayed=False, standing=standing)
 
 
-def _measured(
-    workflow: Workflow,
-    version: Version,
-    values: dict[str, Any],
-    given: dict[str, Any],
-    *,
-    pool_id: int,
-    customer: Customer,
-    rank: int,
-    pinned: bool,
-    now: datetime,
-) -> overflow.Fast | None:
+def _measured(asking: overflow.Asked, *, workflow: Workflow, customer: Customer, now: datetime) -> overflow.Fast | None:
     """What the emergency measures in force make of the job: turned away (Unavailable), run the faster way, or nothing."""
-    if not measures.in_force(pool_id, now=now) or result_cache.remembered(workflow, version, values, customer, now=now):
+    if not measures.in_force(asking.pool_id, now=now):
         return None
-    overflow.refuse_shed(pool_id, customer_id=customer.id, priority=rank, now=now)
-    return overflow.fast(
-        pool_id,
-        workflow_id=workflow.id,
-        version=version,
-        values=values,
-        given=given,
-        pinned=pinned,
-        customer_id=customer.id,
-        priority=rank,
-        now=now,
-    )
+    if result_cache.remembered(workflow, asking.version, asking.values, customer, now=now):
+        return None
+    overflow.refuse_shed(asking, now=now)
+    return overflow.fast(asking, workflow_id=workflow.id, now=now)
 
 
 def _quote(plan: PlanRevision, version: Version, asked: Version, *, now: datetime) -> int:

@@ -59,6 +59,22 @@ class Ahead:
 
 
 @dataclass(frozen=True, slots=True)
+class Asked:
+    """A job as its customer asks for it."""
+
+    pool_id: int
+    customer_id: UUID
+    priority: int
+    version: Version
+    pinned: bool
+    """Whether the customer named the version."""
+    values: dict[str, Any]
+    """Validated, with defaults."""
+    explicit: set[str]
+    """The inputs that the customer wrote."""
+
+
+@dataclass(frozen=True, slots=True)
 class Fast:
     """How a job runs in fast mode, and what it had asked for."""
 
@@ -89,16 +105,16 @@ def forget() -> None:
     _waits.clear()
 
 
-def refuse_shed(pool_id: int, *, customer_id: UUID, priority: int, now: datetime) -> None:
+def refuse_shed(asked: Asked, *, now: datetime) -> None:
     """Raise Unavailable, with the time until it is worth another try, when this class is shed and the wait is longer than agreed."""
-    measure = measures.shed_of(pool_id, priority=priority, now=now)
+    measure = measures.shed_of(asked.pool_id, priority=asked.priority, now=now)
     if measure is None:
         return
-    found = ahead(pool_id, customer_id=customer_id, priority=priority, now=now)
+    found = ahead(asked.pool_id, customer_id=asked.customer_id, priority=asked.priority, now=now)
     if found.wait_s <= measure.overflow_s:
         return
     over = (measure.expires_at - now).total_seconds()
-    drained = max(5.0, found.wait_s - measure.overflow_s) * _spread(customer_id)
+    drained = max(5.0, found.wait_s - measure.overflow_s) * _spread(asked.customer_id)
     retry_s = max(1, min(LONGEST_RETRY_S, round(min(drained, over))))
     raise Unavailable(
         "temporarily_reduced_capacity",
@@ -109,26 +125,15 @@ def refuse_shed(pool_id: int, *, customer_id: UUID, priority: int, now: datetime
     )
 
 
-def fast(
-    pool_id: int,
-    *,
-    workflow_id: UUID,
-    version: Version,
-    values: Mapping[str, Any],
-    given: Mapping[str, Any],
-    pinned: bool,
-    customer_id: UUID,
-    priority: int,
-    now: datetime,
-) -> Fast | None:
-    """How fast mode runs this job; None when it does not touch it. `values` are validated, `given` is what the customer wrote."""
-    measure = measures.fast_of(pool_id, workflow_id=workflow_id, now=now)
+def fast(asked: Asked, *, workflow_id: UUID, now: datetime) -> Fast | None:
+    """How fast mode runs this job; None when it does not touch it."""
+    measure = measures.fast_of(asked.pool_id, workflow_id=workflow_id, now=now)
     if measure is None:
         return None
-    found = ahead(pool_id, customer_id=customer_id, priority=priority, now=now)
+    found = ahead(asked.pool_id, customer_id=asked.customer_id, priority=asked.priority, now=now)
     if found.wait_s <= measure.overflow_s:
         return None
-    return changed(measure, version=version, values=values, explicit=set(given), pinned=pinned, wait_s=found.wait_s)
+    return changed(measure, version=asked.version, values=asked.values, explicit=asked.explicit, pinned=asked.pinned, wait_s=found.wait_s)
 
 
 def changed(measure: Measure, *, version: Version, values: Mapping[str, Any], explicit: set[str], pinned: bool, wait_s: float) -> Fast | None:

@@ -15,16 +15,19 @@ class AddIndexLive(migrations.AddIndex):
     """
 
     def database_forwards(self, app_label: str, schema_editor: BaseDatabaseSchemaEditor, from_state: Any, to_state: Any) -> None:
-        model = to_state.apps.get_model(app_label, self.model_name)
-        if schema_editor.connection.vendor != "postgresql" or not self.allow_migrate_model(schema_editor.connection.alias, model):
+        if not self._dropped(app_label, schema_editor, to_state):
             super().database_forwards(app_label, schema_editor, from_state, to_state)
             return
-        schema_editor.execute(f"DROP INDEX CONCURRENTLY IF EXISTS {schema_editor.quote_name(self.index.name)}")
-        schema_editor.add_index(model, self.index, concurrently=True)  # type: ignore[call-arg]
+        schema_editor.add_index(to_state.apps.get_model(app_label, self.model_name), self.index, concurrently=True)  # type: ignore[call-arg]
 
     def database_backwards(self, app_label: str, schema_editor: BaseDatabaseSchemaEditor, from_state: Any, to_state: Any) -> None:
-        model = from_state.apps.get_model(app_label, self.model_name)
-        if schema_editor.connection.vendor != "postgresql" or not self.allow_migrate_model(schema_editor.connection.alias, model):
+        if not self._dropped(app_label, schema_editor, from_state):
             super().database_backwards(app_label, schema_editor, from_state, to_state)
-            return
+
+    def _dropped(self, app_label: str, schema_editor: BaseDatabaseSchemaEditor, state: Any) -> bool:
+        """Drop the index without a lock, whole or half built; False where that is not this operation's to do."""
+        model = state.apps.get_model(app_label, self.model_name)
+        if schema_editor.connection.vendor != "postgresql" or not self.allow_migrate_model(schema_editor.connection.alias, model):
+            return False
         schema_editor.execute(f"DROP INDEX CONCURRENTLY IF EXISTS {schema_editor.quote_name(self.index.name)}")
+        return True

@@ -7,6 +7,7 @@ Sources: seasonal naive and ETS after Hyndman and Athanasopoulos, Forecasting: P
 from __future__ import annotations
 
 import warnings
+from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping
 from typing import Any, ClassVar, Protocol
 
@@ -94,7 +95,7 @@ class WeekLevel:
         return np.square(np.resize(self.last, steps) * self.factor)
 
 
-class Slots:
+class Slots(ABC):
     """What the same slot of past days held: the same weekday weighs most, then the recent days."""
 
     name: ClassVar[str]
@@ -120,8 +121,9 @@ class Slots:
         weight = np.where(ago % WEEK_DAYS == 0, self.weekday * self.decay ** (ago / WEEK_DAYS - 1), self.decay**ago)
         return self._middle(root, back, np.where(back >= 0, weight[:, None], 0.0))
 
+    @abstractmethod
     def _middle(self, root: Floats, back: Any, weight: Floats) -> Floats:
-        raise NotImplementedError
+        """Of the slots `back` of the past (days by slots), each with its weight."""
 
 
 class WeekdaySlots(Slots):
