@@ -24,7 +24,8 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from fleet.forecasting import floor as floors  # noqa: E402
-from fleet.forecasting import make, series  # noqa: E402
+from fleet.forecasting import make, series, trial  # noqa: E402
+from fleet.forecasting.choice import Verdict  # noqa: E402
 from fleet.simulation import Outcome, named, simulate  # noqa: E402
 
 DAY = 86_400.0
@@ -53,6 +54,7 @@ class Floor:
         for day in range(int(days[0]), int(np.ceil(days[1]))):
             now = day * DAY
             known = (at < now) & (at >= since)
+            terms = floors.Terms(0, BASE, MAXIMUM, TARGET_S, SHARE, COLD_S, float(service[known][-1000:].mean()) if known.any() else 30.0)
             if hindsight:
                 coming = at[(at >= now) & (at < now + 2 * DAY)]
                 jobs = np.bincount(((coming - now) // 3600).astype(int), minlength=48)[:48].astype(float)
@@ -61,9 +63,8 @@ class Floor:
                 begun = time.perf_counter()
                 made = make(series.from_events(at[known], step_s=3600, start_s=since, until_s=now), horizon=48, target_share=SHARE)
                 self.seconds.append(time.perf_counter() - begun)
-                table, usable = np.stack([made.p10, made.p50, made.p90], axis=1), made.usable or always
-            job_s = float(service[known][-1000:].mean()) if known.any() else 30.0
-            terms = floors.Terms(0, BASE, MAXIMUM, TARGET_S, SHARE, COLD_S, job_s)
+                verdict = trial.judge(Verdict(made.usable), trial.tried(made.past, step_s=made.past_step_s, terms=terms), terms)
+                table, usable = np.stack([made.p10, made.p50, made.p90], axis=1), verdict.usable or always
             self.plans[day] = floors.plan(table, step_s=3600, terms=terms).floors if usable else (BASE,) * 48
         self.fallen_back = sum(1 for plan in self.plans.values() if set(plan) == {BASE})
 

@@ -33,10 +33,10 @@ class Alert:
 
 
 def of(pool: Pool, row: Forecast | None, *, now: datetime) -> list[Alert]:
-    """The warnings of a forecast, the next first. None of one that is not usable or not fresh."""
+    """The warnings of a forecast, the next first. None of one that is not fresh, or whose error is too large for that."""
     from fleet.forecasting import reach
 
-    if row is None or not row.usable or not isinstance(row.points, list) or not isinstance(row.plan, dict):
+    if row is None or not _sure(row) or not isinstance(row.points, list) or not isinstance(row.plan, dict):
         return []
     job_s = float(row.plan.get("job_s") or 0.0) or 30.0
     skip = max(0, int((now - row.starts_at).total_seconds() // row.step_s))
@@ -58,6 +58,11 @@ def of(pool: Pool, row: Forecast | None, *, now: datetime) -> list[Alert]:
     if not any(alert.kind == "maximum" for alert in found):
         found += _growing(pool, row, target, now=now)
     return found
+
+
+def _sure(row: Forecast) -> bool:
+    sure = row.backtest.get("sure") if isinstance(row.backtest, dict) else None
+    return row.usable if sure is None else bool(sure)
 
 
 def _growing(pool: Pool, row: Forecast, target: dict[str, Any], *, now: datetime) -> list[Alert]:

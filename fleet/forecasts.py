@@ -158,7 +158,8 @@ def prune(pool: Pool, *, now: datetime) -> int:
 def _make(pool: Pool, workflow: UUID | None, *, before: Forecast | None, now: datetime) -> Forecast:
     """A row, not saved. Work is jobs times what a job takes lately."""
     from fleet.forecasting import floor as floors
-    from fleet.forecasting import make, reach
+    from fleet.forecasting import make, reach, trial
+    from fleet.forecasting.choice import Verdict
 
     hours = forecast_series.of(pool, workflow_id=workflow, now=now)
     made = make(hours.series, horizon=HORIZON, target_share=pool.target_share)
@@ -168,12 +169,14 @@ def _make(pool: Pool, workflow: UUID | None, *, before: Forecast | None, now: da
     arrivals = [[_short(v) for v in point] for point in zip(made.p50, made.p10, made.p90, strict=True)]
     points = [[_short(v * worth) for v in point] for point in zip(made.p50, made.p10, made.p90, made.upper, strict=True)]
     plan: dict[str, Any] = {}
+    verdict = Verdict(made.usable, made.why)
     if workflow is None:
         level = _level(hours, before, now=now)
         least = pool.base if pool.forecast_base is None else min(pool.forecast_base, pool.base)
         terms = floors.Terms(least, pool.base, pool.max, pool.target_s, pool.target_share, times.cold.p90_s, job_s)
         corrected = [[v * level ** (0.5**i) if i < LOOK else v for v in (p10, p50, p90)] for i, (p50, p10, p90) in enumerate(arrivals)]
         drawn = floors.plan(corrected, step_s=STEP_S, terms=terms)
+        verdict = trial.judge(verdict, trial.tried(made.past, step_s=made.past_step_s, terms=terms), terms)
         grown = reach.growth(hours.series.values, per_day=hours.series.per_day)
         plan = {
             "floors": list(drawn.floors),
@@ -194,10 +197,10 @@ def _make(pool: Pool, workflow: UUID | None, *, before: Forecast | None, now: da
         history_days=made.history_days,
         points=points,
         arrivals=arrivals,
-        backtest={**made.report(), "chosen": made.chosen},
+        backtest={**made.report(), "chosen": made.chosen, "sure": made.usable},
         plan=plan,
-        usable=made.usable,
-        why=made.why[:300],
+        usable=verdict.usable,
+        why=verdict.why[:300],
     )
 
 

@@ -166,10 +166,14 @@ def forecast_words(ahead: Ahead | None, *, now: datetime, enough_days: float = F
     if ahead is None:
         return "No forecast yet: it needs some days of demand. Until then only what is seen now counts."
     row = ahead.row
+    floor = f" {row.why}" if row.why else ""
+    if not row.usable:
+        floor = f" Not used for the floor: {row.why.rstrip('.') or 'its error is too large'}."
     if row.history_days < enough_days:
-        if row.history_days < 1:
-            return f"The forecast has {numbers.plural(int(row.history_days * 24), 'hour')} of data of the {enough_days:g} days it needs; the band is wide."
-        return f"The forecast has {numbers.plural(round(row.history_days, 1), 'day')} of data of the {enough_days:g} it needs; the band is wide."
+        days = row.history_days
+        held = numbers.plural(int(days * 24), "hour") if days < 1 else numbers.plural(round(days, 1), "day")
+        needs = f"{enough_days:g} days" if days < 1 else f"{enough_days:g}"
+        return f"The forecast has {held} of data of the {needs} it needs; the band is wide." + (floor if row.usable else "")
     tested = row.backtest if isinstance(row.backtest, dict) else {}
     parts = []
     if isinstance(wape := tested.get("wape"), int | float) and math.isfinite(wape):
@@ -180,9 +184,7 @@ def forecast_words(ahead: Ahead | None, *, now: datetime, enough_days: float = F
     tests = f"{'tested on the past: ' if missed else ''}{', '.join(parts)}" if parts else ""
     found = [text for text in (missed, tests) if text]
     said = f"Forecast by {row.method}" + (f": {'; '.join(found)}" if found else "")
-    return f"{said}, made {numbers.ago(row.made_at, now)}." + (
-        "" if row.usable else f" Not used for the floor: {row.why.rstrip('.') or 'its error is too large'}."
-    )
+    return f"{said}, made {numbers.ago(row.made_at, now)}.{floor}"
 
 
 def _missed(published: Any) -> str:

@@ -16,7 +16,8 @@ from fleet.forecasting.series import WEEK_DAYS, Floats, History, Series, filled
 
 MOST_FOLDS = 12
 FIRST_DAYS = 2.0
-"""Of history before the first origin."""
+"""Of history before the first origin; half as many while that leaves fewer than FEW of them."""
+FEW = 2
 TRIES = 4
 HOPELESS = 1.15
 """Times the core's error over TRIES folds or more: a dear candidate is dropped (successive halving, Jamieson and Talwalkar, 2016, for one)."""
@@ -42,8 +43,13 @@ def run(series: Series, *, steps: int, every: int | None = None, most: int = MOS
     every = every or day
     known = len(series.values)
     whole = min(steps, day)
-    least = max(int(FIRST_DAYS * day), first or 0)
-    origins = list(range(known - whole, least - 1, -every))[:most]
+
+    def since(days: float) -> list[int]:
+        return list(range(known - whole, max(int(days * day), first or 0) - 1, -every))[:most]
+
+    origins = since(FIRST_DAYS)
+    if len(origins) < FEW:
+        origins = since(FIRST_DAYS / 2)
     folds: list[Fold] = []
     for origin in reversed(origins):
         folds.append(fold(series, origin, steps=steps, without=behind([f for f in folds if f.origin + whole <= origin], steps=whole)))

@@ -101,6 +101,15 @@ def plan(jobs: ArrayLike, *, step_s: float, terms: Terms) -> Plan:
     )
 
 
+def outcome(came: ArrayLike, floors: Sequence[int], *, step_s: float, terms: Terms) -> tuple[float, float]:
+    """Late jobs and worker hours of these floors, expected of a reactive policy above them with so many jobs a step. Unknown steps (NaN) are left out."""
+    known = ~np.isnan(np.asarray(came, dtype=np.float64))
+    jobs = np.nan_to_num(np.asarray(came, dtype=np.float64))[:, None] * 3600.0 / step_s
+    held = reactive(jobs * terms.job_s / 3600.0)
+    late, cost = _expected(jobs, np.asarray(floors, dtype=np.float64)[:, None], held, np.r_[held[:1], held[:-1]], terms)
+    return float(late[known].sum() * step_s / 3600.0), float(cost[known].sum() * step_s / 3600.0)
+
+
 def early(floors: Sequence[int], *, step_s: float, lead_s: float) -> list[int]:
     """Floors that are reached a cold start before they are needed, for steps shorter than that; longer steps are read ahead (`at`)."""
     ahead = int(lead_s // step_s)
@@ -141,10 +150,17 @@ def _tables(hourly: Floats, sizes: np.ndarray, terms: Terms) -> tuple[Floats, Fl
     floors = np.asarray(sizes, dtype=np.float64)[None, :]
     for weight, column in POINTS:
         jobs = hourly[:, column][:, None]
-        held = reactive(jobs * terms.job_s / 3600.0)
-        late += weight * ((1 - RISE) * _late(jobs, floors, held, terms) + RISE * _late(jobs, floors, np.minimum(held, held_before), terms))
-        cost += weight * (np.maximum(floors, np.minimum(0.4 * held, terms.maximum)) + np.maximum(floors, np.minimum(1.6 * held, terms.maximum))) / 2
+        some_late, some_cost = _expected(jobs, floors, reactive(jobs * terms.job_s / 3600.0), held_before, terms)
+        late += weight * some_late
+        cost += weight * some_cost
     return late, cost
+
+
+def _expected(jobs: Floats, floors: Floats, held: Floats, held_before: Floats, terms: Terms) -> tuple[Floats, Floats]:
+    """Late jobs an hour and workers paid where a reactive policy holds `held` workers, and held so many the hour before."""
+    late = (1 - RISE) * _late(jobs, floors, held, terms) + RISE * _late(jobs, floors, np.minimum(held, held_before), terms)
+    paid = (np.maximum(floors, np.minimum(0.4 * held, terms.maximum)) + np.maximum(floors, np.minimum(1.6 * held, terms.maximum))) / 2
+    return late, paid
 
 
 def _late(jobs: Floats, floors: Floats, held: Floats, terms: Terms) -> Floats:

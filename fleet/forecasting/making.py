@@ -16,6 +16,7 @@ from fleet.forecasting.backtest import Errors, Fold
 from fleet.forecasting.candidates import CANDIDATES, RecentMean, Yesterday, forecast_all
 from fleet.forecasting.choice import Choice
 from fleet.forecasting.series import WEEK_DAYS, Floats, Series, coarse, filled, settled
+from fleet.forecasting.trial import PastDay
 
 LOW, HIGH = 0.1, 0.9
 LONGEST_DAYS = 28
@@ -35,7 +36,7 @@ class Made:
     """The quantile that `target_share` of what comes stays under."""
     usable: bool
     why: str
-    """Why it is not usable, or what limits it; may be empty."""
+    """Why it is not usable, or what limits it; may be empty. By its error alone: a trial of its floors may know better (`fleet.forecasting.trial`)."""
     chosen: str
     """Why this method."""
     history_days: float
@@ -48,6 +49,9 @@ class Made:
     level_changed: float | None = None
     """By how many times the level changed where the history begins; None: it did not, all of it counts."""
     spread: conformal.Spread | None = None
+    past: Sequence[PastDay] = ()
+    """Forecasts of past days, as they would have been made then, in steps of `past_step_s`: for a trial of their floors."""
+    past_step_s: float = 0.0
 
     def report(self) -> dict[str, Any]:
         """The backtest as plain JSON: what `Forecast.backtest` holds."""
@@ -114,6 +118,8 @@ def make(series: Series, *, horizon: int, target_share: float = 0.99, folds: int
         by_method=errors,
         level_changed=changed,
         spread=found.spread,
+        past=walked.past,
+        past_step_s=since.step_s,
     )
 
 
@@ -137,6 +143,8 @@ class Walked:
     coverage: float
     pinball: float
     """Mean of the losses of the 10th, 50th and 90th percentile."""
+    past: Sequence[PastDay]
+    """Every first day, those with less than a week of history too."""
 
 
 def walk(series: Series, folds: Sequence[Fold], made: dict[str, Floats], *, target_share: float) -> tuple[Ranged, Walked]:
@@ -159,13 +167,14 @@ def walk(series: Series, folds: Sequence[Fold], made: dict[str, Floats], *, targ
         rows[fold.origin] = (then.p50[:first], fold.came[:first], fold.scale, then.p10[:first], then.p90[:first])
         ends.append((fold.origin + first, backtest.coverage(then.p10[:first], then.p90[:first], fold.came[:first])))
     now = ranged(series, folds, made, origin=len(series.values), target_share=target_share, width=_width(ends, len(series.values)))
+    past = [PastDay(low, said, high, came) for said, came, _, low, high in rows.values()]
     kept = [rows[fold.origin] for fold in full(folds, day) if fold.origin in rows]
     own = backtest.measure([row[:3] for row in kept])
     if not kept:
-        return now, Walked(own, float("nan"), float("nan"))
+        return now, Walked(own, float("nan"), float("nan"), past)
     said, came, low, high = (np.concatenate([row[at] for row in kept]) for at in (0, 1, 3, 4))
     loss = float(np.mean([backtest.pinball(low, came, LOW), backtest.pinball(said, came, 0.5), backtest.pinball(high, came, HIGH)]))
-    return now, Walked(own, backtest.coverage(low, high, came), loss)
+    return now, Walked(own, backtest.coverage(low, high, came), loss, past)
 
 
 def _width(ends: Sequence[tuple[int, float]], now: int) -> float:

@@ -16,7 +16,7 @@ from fleet.sizing.seen import ColdStart, JobTime, Seen
 from fleet.sizing.wait_target import WaitTarget
 from tests import factories
 from tests.controlplane import shell_rows as rows
-from tests.controlplane import work_rows
+from tests.staff import signed_in
 
 pytestmark = pytest.mark.django_db
 
@@ -78,7 +78,7 @@ def line(chart, label):
 def test_a_pool_with_a_forecast_shows_what_is_ahead_of_now_with_its_band_and_error(now, pool):
     minutes(pool, now)
     forecast(pool, now)
-    html = rows.look(work_rows.client("account"), "/ops/fleet/pools/l40s/?from=-2h&to=now&ahead=6h")
+    html = rows.look(signed_in("account"), "/ops/fleet/pools/l40s/?from=-2h&to=now&ahead=6h")
     capacity, waits = charts(html)
     assert capacity["x"] == waits["x"], "one axis for both"
     assert capacity["now"] and capacity["x"][-1] - capacity["now"] == pytest.approx(6 * 3600, abs=120)
@@ -97,7 +97,7 @@ def test_a_pool_with_a_forecast_shows_what_is_ahead_of_now_with_its_band_and_err
 @pytest.mark.parametrize(("units", "ready", "needed"), [("workers", 4.0, 3.0), ("jobs", 24.0, 18.0), ("usd", 3.44, 2.58)])
 def test_the_units_are_workers_jobs_a_minute_or_dollars_an_hour(now, pool, units, ready, needed):
     minutes(pool, now)
-    html = rows.look(work_rows.client("account"), f"/ops/fleet/pools/l40s/?from=-2h&to=now&units={units}")
+    html = rows.look(signed_in("account"), f"/ops/fleet/pools/l40s/?from=-2h&to=now&units={units}")
     capacity = charts(html)[0]
     assert line(capacity, "Ready")[10] == pytest.approx(ready)
     assert line(capacity, "Needed")[10] == pytest.approx(needed)
@@ -106,24 +106,26 @@ def test_the_units_are_workers_jobs_a_minute_or_dollars_an_hour(now, pool, units
 
 def test_money_is_no_unit_for_those_who_do_not_see_it(now, pool):
     minutes(pool, now)
-    html = rows.look(work_rows.client("viewer"), "/ops/fleet/pools/l40s/?from=-2h&to=now&units=usd")
+    html = rows.look(signed_in("viewer"), "/ops/fleet/pools/l40s/?from=-2h&to=now&units=usd")
     assert "$/hour" not in html and "$" not in html.split("<main")[1]
     assert line(charts(html)[0], "Ready")[10] == 4.0
 
 
 def test_a_young_forecast_says_how_many_days_it_has_and_a_poor_one_why_it_is_not_used(now, pool):
-    client = work_rows.client("viewer")
+    client = signed_in("viewer")
     forecast(pool, now - timedelta(minutes=2), history_days=0.05)
     assert "The forecast has 1 hour of data of the 7 days it needs" in rows.look(client, "/ops/fleet/pools/l40s/")
     forecast(pool, now - timedelta(minutes=1), history_days=3.0)
     assert "The forecast has 3 days of data of the 7 it needs; the band is wide." in rows.look(client, "/ops/fleet/pools/l40s/")
+    forecast(pool, now - timedelta(seconds=30), history_days=3.0, why="On 1 past day its floor would have cost less.")
+    assert "the band is wide. On 1 past day its floor would have cost less." in rows.look(client, "/ops/fleet/pools/l40s/")
     forecast(pool, now, usable=False, why="its error was 61%")
     assert "Not used for the floor: its error was 61%." in rows.look(client, "/ops/fleet/pools/l40s/")
 
 
 def test_the_page_says_by_how_much_the_forecasts_that_were_made_really_missed(now, pool):
     minutes(pool, now)
-    client = work_rows.client("account")
+    client = signed_in("account")
     tested = {"wape": 0.081, "coverage": 0.79}
     published = {"half_hour": 0.1, "two_hours": 0.2, "day": None, "covered": None, "hours": 40, "days": 7}
     forecast(pool, now - timedelta(minutes=1), backtest=tested | {"published": published})
@@ -136,7 +138,7 @@ def test_the_page_says_by_how_much_the_forecasts_that_were_made_really_missed(no
 
 
 def test_without_a_forecast_the_page_says_so_and_looks_not_ahead(now, pool):
-    html = rows.look(work_rows.client("viewer"), "/ops/fleet/pools/l40s/")
+    html = rows.look(signed_in("viewer"), "/ops/fleet/pools/l40s/")
     assert "No forecast yet" in html
     assert "now" not in charts(html)[0] and "ahead</span>" not in html
 
@@ -148,7 +150,7 @@ def test_an_announced_batch_is_marked_and_named(now, pool):
     PlannedDemand.objects.create(
         kind="batch", pool=pool, customer=who, starts_at=starts, ends_at=starts + timedelta(hours=1), jobs=2400, created_by="lena", created_at=now
     )
-    html = rows.look(work_rows.client("viewer"), "/ops/fleet/pools/l40s/?from=-2h&to=now&ahead=6h")
+    html = rows.look(signed_in("viewer"), "/ops/fleet/pools/l40s/?from=-2h&to=now&ahead=6h")
     assert "Harbor: batch of 2,400 jobs" in html
     assert [e["kind"] for e in charts(html)[0]["events"]] == ["note"]
 
@@ -203,7 +205,7 @@ def test_how_far_ahead_is_read_from_the_address_and_nonsense_shows_nothing(now, 
 def test_the_fleet_shows_a_week_of_hours_and_marks_those_beyond_the_maximum(now, pool):
     minutes(pool, now)
     forecast(pool, now, p50=12.0, hours=48)
-    html = rows.look(work_rows.client("account"), "/ops/fleet/")
+    html = rows.look(signed_in("account"), "/ops/fleet/")
     assert "more than the maximum of l40s" in html
     assert html.count('class="l4"') >= 24
     assert "Capacity of all pools" in html
@@ -224,7 +226,7 @@ def test_a_forecast_of_another_shape_is_not_drawn_and_breaks_nothing(now, pool, 
     Forecast.objects.create(
         pool=pool, made_at=now, starts_at=now, step_s=900, method="m", history_days=9, points=points if points is not None else [], backtest={}, usable=True
     )
-    client = work_rows.client("viewer")
+    client = signed_in("viewer")
     html = rows.look(client, "/ops/fleet/pools/l40s/?ahead=6h")
     assert "Scaling decisions" in html and "did not load" not in html
     assert "did not load" not in rows.look(client, "/ops/fleet/")
@@ -238,7 +240,7 @@ def test_a_decision_says_what_it_saw_what_won_what_else_there_was_and_what_happe
     assert d.action == "up"
     made = factories.make_worker(pool, now=now, ready_at=d.at + timedelta(seconds=104))
     Worker.objects.filter(id=made.id).update(ordered_at=d.at)
-    html = rows.look(work_rows.client("account"), f"/ops/fleet/decisions/{d.id}/")
+    html = rows.look(signed_in("account"), f"/ops/fleet/decisions/{d.id}/")
     for text in (
         "84 jobs, 14m 00s of one worker&#x27;s time; the oldest for 41 s", "4, 4 of them busy", "10 s, quite evenly; from 300 runs",
         "60 s, one in ten over 95 s",
@@ -252,7 +254,7 @@ def test_a_decision_says_what_it_saw_what_won_what_else_there_was_and_what_happe
 def test_a_decision_that_was_taken_back_says_so(now, pool):
     up = rows.decision(pool, now=now - timedelta(minutes=9))
     down = rows.decision(pool, now=now - timedelta(minutes=4), action="down", applied=-1)
-    html = rows.look(work_rows.client("viewer"), f"/ops/fleet/decisions/{up.id}/")
+    html = rows.look(signed_in("viewer"), f"/ops/fleet/decisions/{up.id}/")
     assert f"/ops/fleet/decisions/{down.id}/" in html and "−1, " in html
     assert "Earlier" not in html and "Later" in html
 
@@ -269,7 +271,7 @@ def test_a_decision_that_was_taken_back_says_so(now, pool):
 )
 def test_a_decision_with_strange_inputs_is_still_a_page(now, pool, stored):
     d = rows.decision(pool, now=now, inputs=stored, reason=rows.XSS)
-    client = work_rows.client("account")
+    client = signed_in("account")
     for path in (f"/ops/fleet/decisions/{d.id}/", "/ops/fleet/pools/l40s/"):
         html = rows.look(client, path)
         assert rows.XSS not in html and "&lt;" in html
@@ -277,14 +279,14 @@ def test_a_decision_with_strange_inputs_is_still_a_page(now, pool, stored):
 
 
 def test_an_unknown_decision_is_not_found(now):
-    assert "There is no decision 4711" in rows.look(work_rows.client("viewer"), "/ops/fleet/decisions/4711/", status=404)
+    assert "There is no decision 4711" in rows.look(signed_in("viewer"), "/ops/fleet/decisions/4711/", status=404)
 
 
 def test_equal_refusals_in_a_row_are_one_line_and_the_csv_has_each(now, pool):
     for i in range(9):
         rows.decision(pool, now=now - timedelta(minutes=20 - i), action="hold", applied=0, wanted=9 - i, bound="maximum of 10")
     rows.decision(pool, now=now - timedelta(minutes=30))
-    client = work_rows.client("viewer")
+    client = signed_in("viewer")
     html = rows.look(client, "/ops/fleet/pools/l40s/")
     assert len(re.findall(r'class="main-link"[^>]*>Held back</a>', html)) == 1
     assert "Asked 9 times with other figures." in html
@@ -293,7 +295,7 @@ def test_equal_refusals_in_a_row_are_one_line_and_the_csv_has_each(now, pool):
 
 def test_the_csv_of_decisions_has_the_figures_they_rested_on(now, pool):
     d = decide(pool, now - timedelta(minutes=5))
-    [row] = rows.read_csv(work_rows.client("account").get("/ops/fleet/pools/l40s/decisions.csv"))
+    [row] = rows.read_csv(signed_in("account").get("/ops/fleet/pools/l40s/decisions.csv"))
     assert (row["id"], row["queue"], row["ready"], row["job_mean_s"]) == (str(d.id), "84.0", "4.0", "10.0")
     assert row["shadows"] == "request-count failed; threshold 5"
 
@@ -303,7 +305,7 @@ def test_the_csv_of_decisions_has_the_figures_they_rested_on(now, pool):
 
 def test_a_worker_says_what_it_does_what_it_ran_and_what_it_cost(now):
     pool, worker, _, made = rows.busy_world(now)
-    html = rows.look(work_rows.client("account"), f"/ops/fleet/workers/{worker.id}/")
+    html = rows.look(signed_in("account"), f"/ops/fleet/workers/{worker.id}/")
     for text in (worker.name, "Running jobs", "product-shot v1", "Ready for jobs", "Has nothing to do", "Cost so far", f"/ops/fleet/pools/{pool.slug}/"):
         assert text in html, text
 
@@ -312,21 +314,21 @@ def test_a_worker_that_never_came_up_shows_its_last_words_escaped(now, pool):
     worker = factories.make_worker(
         pool, now=now, state="stopped", stopped_at=now, stop_reason="start_timeout", stop_message="It was not ready.", engine_log=["CUDA error", rows.XSS]
     )
-    html = rows.look(work_rows.client("viewer"), f"/ops/fleet/workers/{worker.id}/")
+    html = rows.look(signed_in("viewer"), f"/ops/fleet/workers/{worker.id}/")
     assert "Boot log" in html and "CUDA error" in html and "It is gone: It was not ready." in html
     assert rows.XSS not in html
     assert "Drain</button>" not in html
 
 
 def test_an_unknown_worker_is_not_found(now):
-    rows.look(work_rows.client("viewer"), f"/ops/fleet/workers/{factories.some_id()}/", status=404)
+    rows.look(signed_in("viewer"), f"/ops/fleet/workers/{factories.some_id()}/", status=404)
 
 
 def test_a_worker_is_cordoned_and_put_back_by_those_who_may(now, pool):
     worker = factories.make_worker(pool, now=now)
     address = f"/ops/fleet/workers/{worker.id}"
-    assert work_rows.client("viewer").post(f"{address}/cordon/").status_code == 403
-    keeper = work_rows.client("operator")
+    assert signed_in("viewer").post(f"{address}/cordon/").status_code == 403
+    keeper = signed_in("operator")
     said = keeper.post(f"{address}/cordon/", {"back": "worker"}, follow=True).content.decode()
     assert "gets no new jobs." in said and "Cordoned" in said
     assert Worker.objects.get().cordoned_at is not None
@@ -343,7 +345,7 @@ def test_a_worker_is_cordoned_and_put_back_by_those_who_may(now, pool):
 def test_trying_a_policy_shows_both_sides_and_saves_nothing_and_saving_keeps_what_was_shown(now):
     pool, *_ = rows.busy_world(now)
     minutes(pool, now, count=90, work_s=60.0)
-    client = work_rows.client("admin")
+    client = signed_in("admin")
     body = {"base": "1", "maximum": "4", "policy": "request-count", "request-count.per_worker": "3", "forecast_floor_shown": "1", "reason": "Cheaper"}
     tried = client.post("/ops/fleet/pools/l40s-image/edit/", body | {"try": "1"})
     html = tried.content.decode()
@@ -361,7 +363,7 @@ def test_trying_a_policy_shows_both_sides_and_saves_nothing_and_saving_keeps_wha
 
 def test_a_replay_of_other_terms_or_of_another_hand_is_not_kept(now):
     pool, *_ = rows.busy_world(now)
-    client = work_rows.client("admin")
+    client = signed_in("admin")
     body = {"base": "1", "maximum": "4"}
     html = client.post("/ops/fleet/pools/l40s-image/edit/", body | {"try": "1"}).content.decode()
     shown = re.search(r'name="replay" value="([^"]+)"', html)[1]
@@ -373,11 +375,11 @@ def test_a_replay_of_other_terms_or_of_another_hand_is_not_kept(now):
 def test_revisions_say_what_they_changed_and_an_earlier_one_is_put_in_force_again(now):
     pool = pools.create(slug="p", name="", provider="local", base=1, maximum=3, price_per_hour_microusd=0, actor="lena", now=now)
     pools.change(pool, {"max": 9, "knobs": {}, "target_s": 30.0}, actor="omar", reason="Friday", now=now)
-    client = work_rows.client("fleet")
+    client = signed_in("fleet")
     html = rows.look(client, "/ops/fleet/pools/p/policy/")
     for text in ("Revision 2", "In force", "<del>3</del> <ins>9</ins>", "<del>60 s</del> <ins>30 s</ins>", "Friday", "omar", "Restore revision 1"):
         assert text in html, text
-    assert work_rows.client("viewer").post("/ops/fleet/pools/p/policy/1/restore/").status_code == 403
+    assert signed_in("viewer").post("/ops/fleet/pools/p/policy/1/restore/").status_code == 403
     assert "Revision 1 is in force again, as revision 3." in client.post("/ops/fleet/pools/p/policy/1/restore/", follow=True).content.decode()
     assert Pool.objects.get().max == 3
     assert client.post("/ops/fleet/pools/p/policy/77/restore/").status_code == 404
@@ -385,14 +387,14 @@ def test_revisions_say_what_they_changed_and_an_earlier_one_is_put_in_force_agai
 
 def test_a_script_may_send_a_few_fields_and_the_rest_stays(now, pool):
     Pool.objects.update(shadows=[{"policy": "threshold", "knobs": {}}], on_demand_share=0.5)
-    work_rows.client("fleet").post("/ops/fleet/pools/l40s/edit/", {"maximum": "12"})
+    signed_in("fleet").post("/ops/fleet/pools/l40s/edit/", {"maximum": "12"})
     held = Pool.objects.get()
     assert (held.base, held.max, held.on_demand_share, held.forecast_floor) == (2, 12, 0.5, True)
     assert held.shadows == [{"policy": "threshold", "knobs": {}}]
 
 
 def test_a_new_pool_on_docker_or_kubernetes_takes_its_settings_and_names_a_wrong_one(now):
-    client = work_rows.client("fleet")
+    client = signed_in("fleet")
     body = {"slug": "boxes", "provider": "docker", "base": "0", "maximum": "2", "price": "0.5", "gpu": "L4", "image": "registry.test/worker@sha256:0"}
     wrong = client.post("/ops/fleet/new/", body | {"settings": '{"memory_mib": "lots"}'})
     assert wrong.status_code == 422 and "memory_mib" in wrong.content.decode()
@@ -407,12 +409,12 @@ def test_a_new_pool_on_docker_or_kubernetes_takes_its_settings_and_names_a_wrong
 
 
 def test_a_pause_needs_the_name_a_reason_and_an_end_shows_a_banner_and_is_undone(now, pool):
-    client = work_rows.client("fleet")
+    client = signed_in("fleet")
     body = {"pause_for": "1h", "pause_reason": "Driver update", "confirm": "l40s"}
     for missing in ({"confirm": "l40"}, {"pause_reason": ""}, {"pause_for": "forever"}):
         assert client.post("/ops/fleet/pools/l40s/pause/", body | missing).status_code == 422, missing
     assert Pool.objects.get().paused_until is None
-    assert work_rows.client("operator").post("/ops/fleet/pools/l40s/pause/", body).status_code == 403
+    assert signed_in("operator").post("/ops/fleet/pools/l40s/pause/", body).status_code == 403
     html = client.post("/ops/fleet/pools/l40s/pause/", body, follow=True).content.decode()
     assert "Autoscaling is paused until" in html and "Driver update" in html and "Resume autoscaling" in html
     assert Pool.objects.get().paused_until > now
@@ -424,7 +426,7 @@ def test_a_pause_needs_the_name_a_reason_and_an_end_shows_a_banner_and_is_undone
 def test_draining_a_pool_asks_every_worker_to_leave_and_orders_none(now, pool):
     for state in ("idle", "busy", "starting"):
         factories.make_worker(pool, now=now, state=state)
-    client = work_rows.client("fleet")
+    client = signed_in("fleet")
     assert "3 workers</b> finish" in rows.look(client, "/ops/fleet/pools/l40s/drain/")
     body = {"drain_for": "1h", "drain_reason": "Move", "confirm": "l40s"}
     assert client.post("/ops/fleet/pools/l40s/drain/", body | {"confirm": "no"}).status_code == 422
@@ -435,7 +437,7 @@ def test_draining_a_pool_asks_every_worker_to_leave_and_orders_none(now, pool):
 
 
 def test_workers_are_added_for_a_while_once(now, pool):
-    client = work_rows.client("fleet")
+    client = signed_in("fleet")
     for _ in range(2):
         answer = client.post("/ops/fleet/pools/l40s/add/", {"workers": "12", "add_for": "2h", "add_reason": "Launch", "once": "abc"})
         assert answer.status_code == 302, answer.content.decode()[:600]
@@ -449,31 +451,31 @@ def test_workers_are_added_for_a_while_once(now, pool):
 
 def test_a_forecast_beyond_the_maximum_warns_with_its_price_and_one_button(now, pool):
     forecast(pool, now, p50=14.0)
-    client = work_rows.client("fleet")
+    client = signed_in("fleet")
     html = rows.look(client, "/ops/fleet/pools/l40s/")
     assert "Maximum reached on" in html
     wanted = int(re.search(r'name="maximum" value="(\d+)"', html)[1])
     assert wanted > 14 and f"Raise maximum to {wanted}" in html
-    assert "Raise maximum" not in rows.look(work_rows.client("viewer"), "/ops/fleet/pools/l40s/")
+    assert "Raise maximum" not in rows.look(signed_in("viewer"), "/ops/fleet/pools/l40s/")
     client.post("/ops/fleet/pools/l40s/maximum/", {"maximum": str(wanted)})
     assert Pool.objects.get().max == wanted
 
 
 def test_the_maximum_is_raised_by_one_button_and_never_lowered_by_it(now, pool):
-    client = work_rows.client("fleet")
+    client = signed_in("fleet")
     client.post("/ops/fleet/pools/l40s/maximum/", {"maximum": "14"})
     assert Pool.objects.get().max == 14
     assert "is 14 already" in client.post("/ops/fleet/pools/l40s/maximum/", {"maximum": "9"}, follow=True).content.decode()
     assert Pool.objects.get().max == 14
-    assert work_rows.client("viewer").post("/ops/fleet/pools/l40s/maximum/", {"maximum": "99"}).status_code == 403
+    assert signed_in("viewer").post("/ops/fleet/pools/l40s/maximum/", {"maximum": "99"}).status_code == 403
 
 
 def test_a_day_compared_says_what_sizing_saved_against_the_threshold_rule(now, pool):
     SavingsDay.objects.create(
         pool=pool, day=now.date(), actual_microusd=1, replayed_microusd=10_000_000, seed_microusd=28_400_000, static_microusd=99_000_000, made_at=now
     )
-    assert "$18.40 saved on" in rows.look(work_rows.client("account"), "/ops/fleet/pools/l40s/")
-    assert "18.40" not in rows.look(work_rows.client("viewer"), "/ops/fleet/pools/l40s/")
+    assert "$18.40 saved on" in rows.look(signed_in("account"), "/ops/fleet/pools/l40s/")
+    assert "18.40" not in rows.look(signed_in("viewer"), "/ops/fleet/pools/l40s/")
 
 
 # -- the overview ----------------------------------------------------------------------------------
@@ -485,7 +487,7 @@ def test_the_overview_names_a_forecast_that_passes_the_maximum_and_measures_in_f
     during = {"starts_at": now - timedelta(minutes=5), "expires_at": now + timedelta(minutes=55)}
     EmergencyAction.objects.create(kind="shed", pool=pool, priority=2, overflow_s=60, actor="lena", **during)
     Pool.objects.filter(id=pool.id).update(paused_until=now + timedelta(hours=1), paused_reason="Driver update")
-    html = rows.look(work_rows.client("admin"), "/ops/")
+    html = rows.look(signed_in("admin"), "/ops/")
     assert "l40s-image reaches its maximum" in html and "Maximum reached on" in html
     assert "l40s-image: shedding" in html and "Autoscaling of l40s-image is paused" in html
 
@@ -493,13 +495,13 @@ def test_the_overview_names_a_forecast_that_passes_the_maximum_and_measures_in_f
 def test_a_forecast_that_is_often_wrong_alarms_nobody(now):
     pool, *_ = rows.busy_world(now)
     forecast(pool, now, p50=12.0, usable=False)
-    assert "reaches its maximum" not in rows.look(work_rows.client("admin"), "/ops/")
+    assert "reaches its maximum" not in rows.look(signed_in("admin"), "/ops/")
 
 
 def test_the_policy_form_shows_prices_and_budgets_to_who_sees_money(now, pool):
     pool.budget_per_hour_microusd, pool.price_per_hour_microusd = 12_340_000, 870_000
     pool.save()
-    seer, other = work_rows.client("fleet", "account"), work_rows.client("fleet")
+    seer, other = signed_in("fleet", "account"), signed_in("fleet")
     for text in ('value="12.34"', 'value="0.87"'):
         assert text in rows.look(seer, "/ops/fleet/pools/l40s/edit/")
         assert text not in rows.look(other, "/ops/fleet/pools/l40s/edit/")

@@ -69,6 +69,20 @@ def test_a_pool_with_weeks_of_demand_gets_a_usable_forecast_of_the_coming_week(p
     assert set(made.plan["floors"][10:14]) == {0}  # 00:00 to 04:00
 
 
+def test_a_young_pool_may_go_below_its_base_but_nobody_is_warned_by_its_forecast(pool: Pool, workflow: Workflow) -> None:
+    write(pool, workflow, days=4)
+    made = forecasts.refresh(pool, now=NOW)
+    assert made.usable
+    assert "past days its floor would have cost" in made.why
+    assert set(made.plan["floors"][10:14]) == {0}
+    assert made.backtest["sure"] is False
+    Pool.objects.filter(id=pool.id).update(max=2)
+    assert forecasts.alerts(Pool.objects.get(id=pool.id), now=NOW) == []
+    pool.forecast_base = None  # it may only raise the floor: the error decides
+    made.delete()
+    assert not forecasts.refresh(pool, now=NOW).usable
+
+
 def test_making_it_twice_in_an_hour_makes_it_once(pool: Pool, workflow: Workflow) -> None:
     write(pool, workflow, days=8)
     first = forecasts.refresh(pool, now=NOW)
