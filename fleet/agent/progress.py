@@ -42,6 +42,7 @@ class Progress:
         self._weights = {n: known.get(n, usual) for n in nodes}
         self._total = sum(self._weights.values()) or 1.0
         self._shares: dict[str, float] = dict.fromkeys(nodes, 0.0)
+        self._done = 0.0
         self._best = 0.0
         self._sees_states = False
         self.node: str | None = None
@@ -90,16 +91,17 @@ class Progress:
     def _finish(self, nodes: Iterable[Any]) -> None:
         for node in nodes:
             if node in self._shares:
-                self._shares[node] = 1.0
-        self._settle()
+                self._reach(node, 1.0)
 
     def _advance(self, node: Any, value: Any, maximum: Any) -> None:
         if node not in self._shares or not isinstance(value, int | float) or not isinstance(maximum, int | float) or not maximum > 0:
             return
-        share = min(max(value / maximum, 0.0), 1.0)
-        self._shares[node] = max(self._shares[node], share)
-        self._settle()
+        self._reach(node, min(max(value / maximum, 0.0), 1.0))
 
-    def _settle(self) -> None:
-        done = sum(self._weights[n] * share for n, share in self._shares.items())
-        self._best = max(self._best, min(done / self._total, CEILING))
+    def _reach(self, node: str, share: float) -> None:
+        """Count what is new: every `progress_state` names all nodes again, so adding all of them up for each would take the cube of their number."""
+        before = self._shares[node]
+        if share > before:
+            self._shares[node] = share
+            self._done += self._weights[node] * (share - before)
+            self._best = max(self._best, min(self._done / self._total, CEILING))

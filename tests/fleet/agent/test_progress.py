@@ -1,5 +1,9 @@
 """Progress and node timings: pure, from any order of events."""
 
+import math
+import sys
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -37,6 +41,36 @@ def test_progress_never_goes_back_and_reaches_one_only_at_the_end(events, weight
         last = progress.fraction
     progress.finish()
     assert progress.fraction == 1.0
+
+
+@given(st.lists(event, max_size=30), weights)
+def test_the_fraction_is_the_weighted_share_of_what_each_node_has_reached(events, weight):
+    progress = Progress(GRAPH, weight)
+    for kind, data in events:
+        progress.event(kind, data)
+    reached = math.fsum(progress._weights[node] * share for node, share in progress._shares.items())
+    assert progress.fraction == pytest.approx(min(reached / progress._total, CEILING), abs=1e-9)
+
+
+def test_a_state_of_all_nodes_costs_what_its_nodes_cost_and_not_their_square():
+    def calls(n: int) -> int:
+        progress = Progress({str(i): {"class_type": "X", "inputs": {}} for i in range(n)})
+        counted = 0
+
+        def count(frame, what, _):
+            nonlocal counted
+            counted += 1
+            return count
+
+        before = sys.gettrace()
+        sys.settrace(count)
+        try:
+            progress.event("progress_state", {"nodes": {str(i): {"state": "finished", "value": 1, "max": 1} for i in range(n)}})
+        finally:
+            sys.settrace(before)
+        return counted
+
+    assert calls(400) < 5 * calls(100)
 
 
 @given(st.lists(event, max_size=30))
