@@ -57,6 +57,7 @@ def test_the_last_runs_are_one_range_of_one_index(now: datetime) -> None:
         if connection.vendor == "sqlite":
             cursor.execute(f"EXPLAIN QUERY PLAN {job_times._LAST}", sql.adapted([pool.id, 1000]))
         else:
+            cursor.execute("DROP INDEX job_by_end")  # in the order wanted too: with so few rows it looks as cheap
             for way in ("seqscan", "sort", "bitmapscan"):
                 cursor.execute(f"SET LOCAL enable_{way} = off")
             cursor.execute(f"EXPLAIN {job_times._LAST}", sql.adapted([pool.id, 1000]))
