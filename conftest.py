@@ -132,11 +132,13 @@ socket.socket.connect_ex = _guarded(socket.socket.connect_ex)  # type: ignore[me
 socket.getaddrinfo = _guarded_getaddrinfo
 
 
-# Waits longest for real processes, so it begins first, the longest of it before the rest.
-FIRST = ("tests/integration/test_demo_scales", "tests/integration/test_chaos", "tests/docker/", "tests/integration/test_up", "tests/integration/")
+# Whole planes and containers mostly wait, for minutes: two processes run them one after the other from the start, the others all the rest.
+PLANES = tuple(f"tests/integration/test_{name}" for name in ("demo_scales", "smoke_live", "up", "models_end_to_end", "real_comfyui"))
+CONTAINERS = ("tests/docker/", "tests/integration/test_chaos")
+FIRST = (*PLANES, *CONTAINERS, "tests/integration/")
 DATABASE = {"db", "transactional_db", "live_server"}
-# Shares an engine and a bridge, a browser, or a plane: one process runs all of the folder, or of the file.
-TOGETHER, FILE_BY_FILE = ("tests/docker/", "tests/browser/"), ("tests/integration/", "tests/fleet/agent/")
+# Shares a browser, or servers that its file starts once: one process runs all of the folder, or of the file.
+TOGETHER, FILE_BY_FILE = (("planes", PLANES), ("containers", CONTAINERS), ("browser", "tests/browser/")), ("tests/integration/", "tests/fleet/agent/")
 
 
 SELDOM = ("[1440-dark]", "[390-light]", "[dark-1440]", "[light-390]")
@@ -163,14 +165,19 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> Iterator[None]:
                 item.add_marker(seldom)
 
 
+def pytest_xdist_auto_num_workers() -> int:
+    """One more at work than there are cores, as some always wait."""
+    return int(os.environ.get("PYTEST_XDIST_AUTO_NUM_WORKERS") or (os.cpu_count() or 1) + 1)
+
+
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     """Tests that share something heavy stay together; every other one goes wherever there is room, in the order of collection."""
     from xdist.scheduler import LoadScopeScheduling
 
     class Grouped(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
-            folder = next((folder for folder in TOGETHER if nodeid.startswith(folder)), None)
-            return folder or (nodeid.partition("::")[0] if nodeid.startswith(FILE_BY_FILE) else nodeid)
+            group = next((name for name, starts in TOGETHER if nodeid.startswith(starts)), None)
+            return group or (nodeid.partition("::")[0] if nodeid.startswith(FILE_BY_FILE) else nodeid)
 
         def mark_test_complete(self, node: Any, item_index: int, duration: float = 0) -> None:
             scope = self._split_scope(self.registered_collections[node][item_index])
