@@ -55,7 +55,7 @@ THOROUGH = os.environ.get("COMFYPLANE_REQUIRE_CHROMIUM") == "1"
 
 hypothesis.settings.register_profile(
     "comfyplane",
-    max_examples=100 if THOROUGH else 40,
+    max_examples=60 if THOROUGH else 40,
     deadline=None,  # a busy machine is not a failure
     suppress_health_check=[hypothesis.HealthCheck.too_slow],
     print_blob=True,

@@ -20,7 +20,8 @@ from fleet.sizing.bounding import FAILURE_WINDOW_S, Decision, Limits
 from fleet.sizing.seen import Planned, Seen
 from fleet.sizing.victims import Idle
 
-FAILED_STARTS = ("vanished", "start_timeout", "start_failed", "crash", "order_failed", "lost")
+VANISHED = "vanished"
+FAILED_STARTS = (VANISHED, "start_timeout", "start_failed", "crash", "order_failed", "lost")
 PROVIDER_DOWN = "provider_down"
 EARLY = timedelta(seconds=60)
 AHEAD = timedelta(hours=6)
@@ -124,7 +125,10 @@ def minute(found: Observed, decision: Decision, shadows: Mapping[str, Mapping[st
 
 
 def failed_starts(pool: Pool, *, now: datetime) -> list[datetime]:
-    """When workers of this pool died without having done anything, since the last one that became ready or was resumed."""
+    """When workers of this pool died without having done anything, since the last one that became ready or was resumed.
+
+    Those that vanished at one moment count once: an engine or a node went, which says nothing of whether workers can start.
+    """
     since = now - timedelta(seconds=FAILURE_WINDOW_S)
     counted_anew = ScalingDecision.objects.filter(Q(policy="operator") | Q(action="image"), pool=pool, at__gt=since)
     marks = dict(counted_anew.order_by().values_list("action").annotate(at=Max("at")))
@@ -134,7 +138,9 @@ def failed_starts(pool: Pool, *, now: datetime) -> list[datetime]:
     gone = Worker.objects.filter(pool=pool, state__in=Worker.GONE, stopped_at__gt=since, stop_reason__in=FAILED_STARTS, jobs_done=0)
     if "image" in marks:  # those of the image before do not speak against this one
         gone = gone.filter(ordered_at__gte=marks["image"])
-    failed = [at for at, ready in gone.annotate(ready=ready_at).values_list("stopped_at", "ready") if at is not None and (ready is None or at - ready < EARLY)]
+    rows = gone.annotate(ready=ready_at).values_list("stopped_at", "ready", "stop_reason")
+    died = [(at, why) for at, ready, why in rows if at is not None and (ready is None or at - ready < EARLY)]
+    failed = [at for at, why in died if why != VANISHED] + sorted({at for at, why in died if why == VANISHED})
     if not failed:
         return []
     recent = Worker.objects.filter(pool=pool, ordered_at__gt=since - EARLY).annotate(ready=ready_at)

@@ -169,6 +169,23 @@ def test_a_worker_that_became_ready_clears_the_count_of_failed_starts(now: datet
     assert observing.failed_starts(pool, now=now) == []
 
 
+def test_workers_that_vanish_together_are_one_failed_start(now: datetime) -> None:
+    """An engine that restarts takes all that boot with it; a pool that halted for it would wait for a person."""
+    pool, provider = make_pool(now, base=4, max=6), FakeProvider()
+    step(pool, provider, now)
+    assert len(provider.running) == 4
+    for instance in provider.running:
+        provider.running[instance] = False
+    later = now + timedelta(seconds=5)
+    workers.look_after(pool, provider=provider, fence=nothing, now=later)
+    assert Worker.objects.filter(pool=pool, stop_reason="vanished").count() == 4
+    assert len(observing.failed_starts(pool, now=later)) == 1
+    step(pool, provider, later + timedelta(seconds=5))
+    found = ScalingDecision.objects.first()
+    assert found is not None and (found.action, found.applied) == ("up", 1), found
+    assert Pool.objects.get(id=pool.id).halted_at is None
+
+
 def test_a_worker_that_had_done_work_before_it_died_is_no_failed_start(now: datetime) -> None:
     pool = make_pool(now)
     factories.make_worker(pool, now=now - timedelta(seconds=20), state="stopped", stopped_at=now, stop_reason="vanished", jobs_done=3)
