@@ -58,14 +58,17 @@ class Floor:
             if hindsight:
                 coming = at[(at >= now) & (at < now + 2 * DAY)]
                 jobs = np.bincount(((coming - now) // 3600).astype(int), minlength=48)[:48].astype(float)
-                table, usable = np.stack([jobs, jobs, jobs], axis=1), True
+                table, usable, sure = np.stack([jobs, jobs, jobs], axis=1), True, True
             else:
                 begun = time.perf_counter()
                 made = make(series.from_events(at[known], step_s=3600, start_s=since, until_s=now), horizon=48, target_share=SHARE)
                 self.seconds.append(time.perf_counter() - begun)
-                verdict = trial.judge(Verdict(made.usable), trial.tried(made.past, step_s=made.past_step_s, terms=terms), terms)
+                record = trial.tried(made.past, step_s=made.past_step_s, terms=terms, sure=made.usable)
+                stands = day - 1 in self.plans and set(self.plans[day - 1]) != {BASE}
+                verdict, sure = trial.judge(Verdict(made.usable), record, terms, stands=stands), made.usable
                 table, usable = np.stack([made.p10, made.p50, made.p90], axis=1), verdict.usable or always
-            self.plans[day] = floors.plan(table, step_s=3600, terms=terms).floors if usable else (BASE,) * 48
+            drawn = floors.plan(table, step_s=3600, terms=terms).floors if usable else (BASE,) * 48
+            self.plans[day] = tuple(trial.allowed(drawn, terms, sure=sure))
         self.fallen_back = sum(1 for plan in self.plans.values() if set(plan) == {BASE})
 
     def __call__(self, t_s: float) -> int:

@@ -36,7 +36,7 @@ def of(pool: Pool, row: Forecast | None, *, now: datetime) -> list[Alert]:
     """The warnings of a forecast, the next first. None of one that is not fresh, or whose error is too large for that."""
     from fleet.forecasting import reach
 
-    if row is None or not _sure(row) or not isinstance(row.points, list) or not isinstance(row.plan, dict):
+    if row is None or not sure(row) or not isinstance(row.points, list) or not isinstance(row.plan, dict):
         return []
     job_s = float(row.plan.get("job_s") or 0.0) or 30.0
     skip = max(0, int((now - row.starts_at).total_seconds() // row.step_s))
@@ -60,9 +60,10 @@ def of(pool: Pool, row: Forecast | None, *, now: datetime) -> list[Alert]:
     return found
 
 
-def _sure(row: Forecast) -> bool:
-    sure = row.backtest.get("sure") if isinstance(row.backtest, dict) else None
-    return row.usable if sure is None else bool(sure)
+def sure(row: Forecast) -> bool:
+    """Whether the forecast's error is small enough to warn by it; one that may draw a floor by its record need not be."""
+    said = row.backtest.get("sure") if isinstance(row.backtest, dict) else None
+    return row.usable if said is None else bool(said)
 
 
 def _growing(pool: Pool, row: Forecast, target: dict[str, Any], *, now: datetime) -> list[Alert]:

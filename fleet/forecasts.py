@@ -176,10 +176,11 @@ def _make(pool: Pool, workflow: UUID | None, *, before: Forecast | None, now: da
         terms = floors.Terms(least, pool.base, pool.max, pool.target_s, pool.target_share, times.cold.p90_s, job_s)
         corrected = [[v * level ** (0.5**i) if i < LOOK else v for v in (p10, p50, p90)] for i, (p50, p10, p90) in enumerate(arrivals)]
         drawn = floors.plan(corrected, step_s=STEP_S, terms=terms)
-        verdict = trial.judge(verdict, trial.tried(made.past, step_s=made.past_step_s, terms=terms), terms)
+        record = trial.tried(made.past, step_s=made.past_step_s, terms=terms, sure=made.usable)
+        verdict = trial.judge(verdict, record, terms, stands=before is not None and before.usable)
         grown = reach.growth(hours.series.values, per_day=hours.series.per_day)
         plan = {
-            "floors": list(drawn.floors),
+            "floors": trial.allowed(drawn.floors, terms, sure=made.usable),
             "late_share": _short(drawn.late_share),
             "worker_hours": _short(drawn.worker_hours),
             "level": _short(level),

@@ -14,7 +14,7 @@ from typing import Any
 from django.db.models import Count, F, Min, OuterRef, Subquery, Sum
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
-from fleet import overflow
+from fleet import forecast_alerts, overflow
 from fleet.models import EmergencyAction, Forecast, Pool, PoolOffer, SavingsDay, ScalingDecision, Worker, WorkerHour
 from fleet.observing import FAILED_STARTS
 from fleet.sizing import policies
@@ -185,6 +185,7 @@ def _forecasts(pools: Sequence[Pool], now: datetime) -> Iterator[Family]:
     )
     peak = GaugeMetricFamily("comfyplane_forecast_day_peak_workers", "The same for the next 24 hours, at the 90th percentile", labels=["pool"])
     usable = GaugeMetricFamily("comfyplane_forecast_usable", "Whether the forecast is good enough to move the floor", labels=["pool"])
+    sure = GaugeMetricFamily("comfyplane_forecast_sure", "Whether its error is small enough to warn by it", labels=["pool"])
     error = GaugeMetricFamily("comfyplane_forecast_wape_ratio", "Weighted absolute error of such forecasts in the backtest", labels=["pool"])
     age = GaugeMetricFamily("comfyplane_forecast_age_seconds", "Time since the forecast was made", labels=["pool"])
     latest = Forecast.objects.filter(pool=OuterRef("pk"), workflow__isnull=True).order_by("-made_at").values("id")[:1]
@@ -198,11 +199,12 @@ def _forecasts(pools: Sequence[Pool], now: datetime) -> Iterator[Family]:
         if day:
             peak.add_metric([slug], max(p[2] for p in day))
         usable.add_metric([slug], row.usable)
+        sure.add_metric([slug], forecast_alerts.sure(row))
         wape = (row.backtest or {}).get("wape")
         if isinstance(wape, int | float):
             error.add_metric([slug], wape)
         age.add_metric([slug], max(0.0, (now - row.made_at).total_seconds()))
-    yield from (hour, peak, usable, error, age)
+    yield from (hour, peak, usable, sure, error, age)
 
 
 def _money(pools: Sequence[Pool], now: datetime) -> Iterator[Family]:

@@ -173,7 +173,8 @@ def forecast_words(ahead: Ahead | None, *, now: datetime, enough_days: float = F
         days = row.history_days
         held = numbers.plural(int(days * 24), "hour") if days < 1 else numbers.plural(round(days, 1), "day")
         needs = f"{enough_days:g} days" if days < 1 else f"{enough_days:g}"
-        return f"The forecast has {held} of data of the {needs} it needs; the band is wide." + (floor if row.usable else "")
+        lacks = "" if row.usable else f" of the {needs} it needs"
+        return f"The forecast has {held} of data{lacks}; the band is wide." + ("" if "of data" in row.why else floor)  # once is enough
     tested = row.backtest if isinstance(row.backtest, dict) else {}
     parts = []
     if isinstance(wape := tested.get("wape"), int | float) and math.isfinite(wape):

@@ -118,7 +118,7 @@ def make(series: Series, *, horizon: int, target_share: float = 0.99, folds: int
         by_method=errors,
         level_changed=changed,
         spread=found.spread,
-        past=walked.past,
+        past=[day.times(times) for day in walked.past],
         past_step_s=since.step_s,
     )
 

@@ -23,7 +23,7 @@ class Limits:
     """What stands beside the proposal. The floor and the maximum are in `Seen`."""
 
     start_failures: int = 0
-    """Workers in a row that died or never became ready."""
+    """Starts in a row that failed: workers that died or never became ready; those that vanished together count once."""
     last_failure_age_s: float | None = None
     halted: str = ""
     """Why ordering is stopped; empty when it is not."""
@@ -113,7 +113,7 @@ def _up(seen: Seen, limits: Limits, proposal: Proposal, change: int, why: str) -
         return Decision("hold", change, 0, f"{why} Nothing is ordered now: {limits.unreachable}."[:290], "provider unavailable", 0, proposal)
     if limits.start_failures >= FAILURES_TO_HALT:
         reason = (
-            f"{workers(limits.start_failures)} in a row died or never became ready within {FAILURE_WINDOW_S / 60:g} minutes: workers cannot start. "
+            f"{limits.start_failures:,} starts in a row failed within {FAILURE_WINDOW_S / 60:g} minutes: workers cannot start, they die or never become ready. "
             "Ordering stops until somebody has read the worker's log and resumed the pool."
         )
         return Decision("halted", change, 0, reason, "crash loop", 0, proposal)

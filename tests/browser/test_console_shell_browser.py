@@ -91,7 +91,7 @@ def world():
     made = rows.busy_world(now)
     factories.make_key(made[2], now=now)
     rows.spent(made[2], 850_000_000, now=now)
-    staging = Pool.objects.create(slug="a10-staging", name="Staging", base=0, max=4, created_at=now, halted_at=now, halted_reason="3 workers in a row died.")
+    staging = Pool.objects.create(slug="a10-staging", name="Staging", base=0, max=4, created_at=now, halted_at=now, halted_reason="3 starts in a row failed.")
     work_rows.job(made[2], made[3], now=now, status="running", created=now - timedelta(seconds=30))
     ahead_of(made[0], now)
     full = {"unavailable_until": now + timedelta(minutes=4), "unavailable_reason": "No node has room for it."}

@@ -113,10 +113,15 @@ def test_money_is_no_unit_for_those_who_do_not_see_it(now, pool):
 
 def test_a_young_forecast_says_how_many_days_it_has_and_a_poor_one_why_it_is_not_used(now, pool):
     client = signed_in("viewer")
-    forecast(pool, now - timedelta(minutes=2), history_days=0.05)
+    forecast(pool, now - timedelta(minutes=2), history_days=0.05, usable=False, why="It has 0.1 days of data of the 7 it needs: what is seen now decides.")
     assert "The forecast has 1 hour of data of the 7 days it needs" in rows.look(client, "/ops/fleet/pools/l40s/")
-    forecast(pool, now - timedelta(minutes=1), history_days=3.0)
-    assert "The forecast has 3 days of data of the 7 it needs; the band is wide." in rows.look(client, "/ops/fleet/pools/l40s/")
+    forecast(pool, now - timedelta(minutes=1), history_days=3.0, usable=False, why="It has 3.0 days of data of the 7 it needs: what is seen now decides.")
+    html = rows.look(client, "/ops/fleet/pools/l40s/")
+    assert "The forecast has 3 days of data of the 7 it needs; the band is wide." in html and "what is seen now decides" not in html
+    forecast(pool, now - timedelta(seconds=40), history_days=4.0, usable=False, why="On 2 past days its floor would have let jobs wait. The base stands.")
+    assert "band is wide. Not used for the floor: On 2 past days its floor would have let jobs wait. The base stands." in rows.look(
+        client, "/ops/fleet/pools/l40s/"
+    )
     forecast(pool, now - timedelta(seconds=30), history_days=3.0, why="On 1 past day its floor would have cost less.")
     assert "the band is wide. On 1 past day its floor would have cost less." in rows.look(client, "/ops/fleet/pools/l40s/")
     forecast(pool, now, usable=False, why="its error was 61%")

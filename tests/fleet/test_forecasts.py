@@ -10,7 +10,7 @@ import pytest
 from factories import make_pool, make_runnable
 
 from builds.models import Workflow
-from fleet import floors, forecast_series, forecasts, tasks
+from fleet import floors, forecast_alerts, forecast_series, forecasts, tasks
 from fleet.models import CapacityMinute, DemandMinute, Forecast, PlannedDemand, Pool
 
 NOW = datetime(2026, 11, 18, 14, 20, tzinfo=UTC)
@@ -75,7 +75,8 @@ def test_a_young_pool_may_go_below_its_base_but_nobody_is_warned_by_its_forecast
     assert made.usable
     assert "past days its floor would have cost" in made.why
     assert set(made.plan["floors"][10:14]) == {0}
-    assert made.backtest["sure"] is False
+    assert made.backtest["sure"] is False and not forecast_alerts.sure(made)
+    assert max(made.plan["floors"]) <= pool.base, "by such a forecast the base is only lowered"
     Pool.objects.filter(id=pool.id).update(max=2)
     assert forecasts.alerts(Pool.objects.get(id=pool.id), now=NOW) == []
     pool.forecast_base = None  # it may only raise the floor: the error decides

@@ -82,7 +82,7 @@ def test_after_a_failed_start_the_next_one_waits_longer_each_time() -> None:
 def test_three_failed_starts_stop_ordering_and_say_so() -> None:
     decision = seed(pool(""), start_failures=FAILURES_TO_HALT, last_failure_age_s=200)
     assert (decision.action, decision.wanted, decision.applied) == ("halted", 2, 0)
-    assert "3 workers in a row" in decision.reason and "cannot start" in decision.reason and "resumed" in decision.reason
+    assert "3 starts in a row" in decision.reason and "cannot start" in decision.reason and "resumed" in decision.reason
 
 
 def test_a_halted_pool_says_so_even_when_nothing_is_wanted_and_may_still_shrink() -> None:
