@@ -12,6 +12,7 @@ import os
 import secrets
 import sys
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -150,7 +151,8 @@ class Real(Cluster):
 
     def settle(self) -> None:
         def quiet() -> bool:
-            self.nodes.step()
+            if not self._behind():  # a real node takes seconds to get a pod ready, longer than controllers take to act
+                self.nodes.step()
             for d in self.deployments().values():
                 if d["status"].get("observedGeneration", 0) < d["metadata"]["generation"]:
                     return False
@@ -164,6 +166,16 @@ class Real(Cluster):
 
         self._until(quiet)
         self.nodes.step()
+
+    def _behind(self) -> bool:
+        """Whether a controller has yet to take pods back: a count went down that it has not heard of."""
+        if any(d["status"].get("observedGeneration", 0) < d["metadata"]["generation"] for d in self.deployments().values()):
+            return True
+        sets = self.nodes.admin.call("GET", f"/apis/apps/v1/namespaces/{self.namespace}/replicasets")["items"]
+        active = set(self.active())
+        living = [p for p in self.pods() if p["metadata"]["name"] in active]
+        owned = Counter(owner["uid"] for p in living for owner in p["metadata"].get("ownerReferences") or ())
+        return any(owned[one["metadata"]["uid"]] > one["spec"]["replicas"] for one in sets)
 
     def _stays(self, pod: dict[str, Any]) -> bool:
         return pod["metadata"]["name"] in self.nodes.holding or pod["spec"].get("nodeName") in self.nodes.lost
