@@ -57,7 +57,11 @@ class WaitTarget:
         if size < live:
             said = f"{workers(size)} would do, and no more were needed for {seconds(self._hold_s(seen))}, about what another start would cost."
             return Proposal(size, said, "idle", terms, waits.expected_s(seen, size, late=allowed))
-        waiting = f"{jobs(seen.queue)} for {workers(live)}" if seen.queue else f"No job waits and {seen.busy:,} of {workers(live)} are busy"
+        waiting = (
+            f"{jobs(seen.queue)} for {workers(live)}"
+            if seen.queue
+            else f"No job waits and {seen.busy:,} of {workers(live)} {'is' if 1 in (seen.busy, live) else 'are'} busy"
+        )
         booting = f", {seen.coming:,} of them still starting" if seen.coming else ""
         return Proposal(live, f"{waiting}{booting}: {_enough(seen, most_needed)}.", "steady", terms, waits.expected_s(seen, live, late=allowed))
 
@@ -138,7 +142,7 @@ def _why(seen: Seen, rule: str, need: int, offered: float, left: float, each: fl
 def _enough(seen: Seen, needed: int) -> str:
     live = seen.live
     if needed > live:
-        return "a few too few to be worth a start"
+        return f"the work of the last minutes asks for {workers(needed)}, too few more to be worth a start"
     if needed == live:
         return "just what is needed"
     return f"{workers(needed)} would do, but those at work and starting are never stopped"

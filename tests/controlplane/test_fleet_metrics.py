@@ -96,6 +96,9 @@ def test_sizes_waits_money_and_measures_are_what_the_rows_say(world: World) -> N
     assert seen["comfyplane_forecast_day_peak_workers", "gpu"] == 80
     assert (seen["comfyplane_forecast_usable", "gpu"], seen["comfyplane_forecast_wape_ratio", "gpu"]) == (1, 0.12)
     assert seen["comfyplane_forecast_sure", "gpu"] == 1
+    Forecast.objects.update(backtest={"wape": 0.7, "sure": False})  # its record lets it draw a floor; its error lets nobody be called
+    seen = read(now)
+    assert (seen["comfyplane_forecast_usable", "gpu"], seen["comfyplane_forecast_sure", "gpu"]) == (1, 0)
     assert seen["comfyplane_worker_cost_usd_total", "busy", "gpu"] == WorkerHour.BUCKETS.index("busy")
     assert seen["comfyplane_pool_budget_left_usd", "day", "gpu"] == 85
     assert seen["comfyplane_savings_day_usd", "gpu", "seed_rule"] == 12

@@ -299,3 +299,9 @@ def test_a_pool_without_base_serves_what_comes_now_and_then_and_pays_little_in_b
     assert (found.unserved, found.busy_stops) == (0, 0)
     assert found.within > 0.95
     assert found.gpu_hours < 0.35 * found.hours * 1
+
+
+def test_a_hold_that_lacks_a_little_says_how_many_would_be_needed():
+    found = WaitTarget().decide(seen(ready=1, busy=1, rate_1m=0.04, rate_10m=0.04), {})
+    assert found.wanted == 1
+    assert found.reason == "No job waits and 1 of 1 worker is busy: the work of the last minutes asks for 2 workers, too few more to be worth a start."
